@@ -1,0 +1,3 @@
+//! Port forwarding through AWS SSM Session Manager: one native implementation, without the AWS CLI and its plugin.
+
+pub mod wire;
