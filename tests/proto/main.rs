@@ -1,7 +1,19 @@
 //! The pure world: no sockets, no clock, no runtime.
 
+mod back_pressure;
 mod captures;
+mod ending;
+mod fuzz;
 mod golden;
+mod handshake;
+mod liveness;
+mod malformed;
+mod mux;
 mod notes;
+mod peer;
+mod purity;
 mod recording;
+mod seeds;
+mod single;
 mod wire_props;
+mod world;

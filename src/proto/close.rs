@@ -1,0 +1,94 @@
+//! Why a session ended, and who ended it.
+
+use std::fmt;
+
+/// Who ended a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Initiator {
+    /// The application: it asked for the end.
+    Us,
+    /// This library: the peer broke the protocol, or a limit was reached.
+    Library,
+    /// The agent on the target.
+    Agent,
+    /// The Session Manager service: idle timeout, maximum duration, an administrator.
+    Service,
+    /// The network or the websocket.
+    Transport,
+}
+
+impl fmt::Display for Initiator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Us => "this program",
+            Self::Library => "ssmfwd",
+            Self::Agent => "the agent",
+            Self::Service => "the Session Manager service",
+            Self::Transport => "the network",
+        })
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Ended as asked.
+    Requested,
+    /// The gateway sent `channel_closed`, with the text that the service or the agent gave, if any.
+    ChannelClosed(String),
+    /// The handshake could not be completed.
+    Handshake(String),
+    /// The peer broke the protocol.
+    Protocol(String),
+    /// A limit of this library was exceeded by the peer.
+    Limit(String),
+    /// The websocket was lost.
+    ConnectionLost(String),
+    /// Nothing was heard for too long.
+    Timeout(&'static str),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Requested => f.write_str("ended as asked"),
+            Self::ChannelClosed(text) if text.is_empty() => f.write_str("the session was closed"),
+            Self::ChannelClosed(text) => write!(f, "the session was closed: {text}"),
+            Self::Handshake(text) => write!(f, "handshake failed: {text}"),
+            Self::Protocol(text) => write!(f, "protocol violation: {text}"),
+            Self::Limit(text) => write!(f, "limit exceeded: {text}"),
+            Self::ConnectionLost(text) => write!(f, "connection lost: {text}"),
+            Self::Timeout(what) => write!(f, "timed out: {what}"),
+        }
+    }
+}
+
+/// The end of a session: who and why. Every session has exactly one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseReason {
+    /// Who ended it.
+    pub initiator: Initiator,
+    /// Why.
+    pub cause: Cause,
+}
+
+impl CloseReason {
+    /// A reason.
+    #[must_use]
+    pub const fn new(initiator: Initiator, cause: Cause) -> Self {
+        Self { initiator, cause }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.cause == Cause::Requested {
+            return self.cause.fmt(f);
+        }
+        write!(f, "{} (by {})", self.cause, self.initiator)
+    }
+}
+
+impl std::error::Error for CloseReason {}

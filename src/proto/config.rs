@@ -1,0 +1,63 @@
+//! What a session is told when it is made.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{ProcessBudget, limits};
+
+/// Settings of one session.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Stays the same for all websockets of the session.
+    pub client_id: Uuid,
+    /// The plugin version we claim. At least 1.2.764.0: below 1.1.70 agents fall out of mux mode, at or below 1.2.331.0
+    /// they cut idle sessions (`proto-notes/handshake.md#version-thresholds`).
+    pub client_version: String,
+    /// Seed of message identities. Two sessions with the same seed and inputs do the same.
+    pub seed: u64,
+    /// Wall clock at the `now` of construction, milliseconds since the Unix epoch.
+    pub epoch_ms: u64,
+    /// Between two websocket pings.
+    pub ping_interval: Duration,
+    /// Largest payload of a data message, bytes; at least 64.
+    pub max_payload: usize,
+    /// How long the whole handshake may take.
+    pub handshake_timeout: Duration,
+    /// Unacknowledged data and silence of the agent for this long: the session is given up.
+    pub stall_timeout: Duration,
+    /// Shared by all sessions of the process.
+    pub budget: ProcessBudget,
+}
+
+impl Config {
+    /// The version that AWS names as the oldest supported one.
+    pub const CLIENT_VERSION: &str = "1.2.764.0";
+
+    /// Without values that would spin, overflow the clock, or leave no room for a frame.
+    pub(super) fn clamped(mut self) -> Self {
+        let times = Duration::from_millis(10)..=Duration::from_secs(86_400);
+        self.ping_interval = self.ping_interval.clamp(*times.start(), *times.end());
+        self.handshake_timeout = self.handshake_timeout.min(*times.end());
+        self.stall_timeout = self.stall_timeout.clamp(limits::STALLED, *times.end());
+        self.max_payload = self.max_payload.clamp(64, 64 << 10);
+        self
+    }
+
+    /// The defaults, with what must differ from session to session.
+    #[must_use]
+    pub fn new(client_id: Uuid, seed: u64, epoch_ms: u64) -> Self {
+        Self {
+            client_id,
+            client_version: Self::CLIENT_VERSION.to_owned(),
+            seed,
+            epoch_ms,
+            ping_interval: Duration::from_secs(20),
+            max_payload: limits::PAYLOAD,
+            handshake_timeout: limits::HANDSHAKE,
+            stall_timeout: limits::STALL_TIMEOUT,
+            budget: ProcessBudget::default(),
+        }
+    }
+}

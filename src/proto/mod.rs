@@ -1,0 +1,45 @@
+//! The state machine of a session's data channel: both directions, the handshake, streams, the end.
+//!
+//! Sans-IO and deterministic. What is not here: tokio, sockets, a clock (time comes in as `now`), randomness of the
+//! operating system (a seed comes in), waiting of any kind.
+//!
+//! # The contract
+//!
+//! ```text
+//!              Input                                    Output
+//!   websocket ───────▶ Session::handle ─┐      ┌──────▶ Transmit, Ping   to the websocket
+//!   application ─────▶ open, write, … ──┼─────▶┤ drain  Event            to the application
+//!   clock ───────────▶ Input::Timeout ──┘      └──────▶ Timeout          to one timer
+//! ```
+//!
+//! After *every* mutation, [`Session::poll_output`] is called until it returns [`Output::Timeout`]. Deadlines that are
+//! returned lie in the future; calling with [`Input::Timeout`] early or late is harmless.
+
+mod budget;
+mod close;
+mod config;
+mod handshake;
+mod incoming;
+mod io;
+pub mod limits;
+mod mux;
+mod outgoing;
+mod port;
+mod receive_buffer;
+mod rto;
+mod session;
+mod single;
+mod stream;
+mod timer;
+mod token;
+
+pub use budget::ProcessBudget;
+pub use close::{Cause, CloseReason, Initiator};
+pub use config::Config;
+pub use io::{Event, Frame, Inbound, Input, Output, Transmit};
+pub use port::{Mode, OpenError};
+pub use session::{Occupancy, Session};
+pub use stream::{Read, StreamError};
+pub use token::Token;
+
+pub use crate::wire::smux::StreamId;

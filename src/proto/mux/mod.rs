@@ -1,0 +1,312 @@
+//! Many streams in one session: the client side of smux version 1 (`proto-notes/smux.md`).
+//!
+//! What it is: opening, fair turns, coalescing into messages, delivery, the end of streams. What it is not:
+//! sequence numbers, acknowledgements, windows; version 1 has no flow control of its own, so the messages in flight
+//! are the only bound upwards, and downwards only not reading the websocket holds the agent back.
+
+mod decoder;
+mod refusals;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use self::{
+    decoder::{Decoder, Part},
+    refusals::Refusals,
+};
+use super::{
+    CloseReason, Event, OpenError, Read, StreamError, limits,
+    stream::{Finish, Stream, Wake},
+};
+use crate::wire::{
+    DecodeError,
+    smux::{FrameHeader, HEADER_LEN, StreamId},
+};
+
+/// A stream that has more than this to send does not put a smaller piece into the rest of a message: the frame
+/// header would cost more than it carries.
+const LEAST_PIECE: usize = 64;
+
+/// All streams of a session.
+#[derive(Debug)]
+pub(super) struct Mux {
+    streams: BTreeMap<StreamId, Stream>,
+    next: Option<StreamId>,
+    turn: VecDeque<StreamId>,
+    /// Closed here and told so; the agent's FIN is awaited.
+    tombstones: BTreeSet<StreamId>,
+    nop_wanted: bool,
+    decoder: Decoder,
+    refusals: Refusals,
+    held: usize,
+    parked: usize,
+    events: VecDeque<Event>,
+}
+
+impl Mux {
+    pub(super) fn new() -> Self {
+        Self {
+            streams: BTreeMap::new(),
+            next: Some(StreamId::FIRST),
+            turn: VecDeque::new(),
+            tombstones: BTreeSet::new(),
+            nop_wanted: false,
+            decoder: Decoder::default(),
+            refusals: Refusals::default(),
+            held: 0,
+            parked: 0,
+            events: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn open(&mut self) -> Result<StreamId, OpenError> {
+        // A closed stream whose FIN could not be sent yet is not forgotten like a tombstone, so it counts.
+        if self.streams.len() - self.tombstones.len() >= limits::OPEN_STREAMS {
+            return Err(OpenError::TooMany);
+        }
+        let id = self.next.ok_or(OpenError::Exhausted)?;
+        self.next = id.0.checked_add(2).map(StreamId);
+        self.streams.insert(id, Stream::new());
+        self.held += 1;
+        self.schedule(id);
+        Ok(id)
+    }
+
+    pub(super) fn write(&mut self, id: StreamId, data: &[u8]) -> Result<usize, StreamError> {
+        let count = self.held_stream(id)?.write(data)?;
+        self.schedule(id);
+        Ok(count)
+    }
+
+    pub(super) fn read(&mut self, id: StreamId, out: &mut impl BufMut) -> Result<Read, StreamError> {
+        let stream = self.held_stream(id)?;
+        let before = stream.parked();
+        let read = stream.read(out);
+        self.parked -= before - stream.parked();
+        read
+    }
+
+    /// A stream of the application: not one that it has let go of.
+    fn held_stream(&mut self, id: StreamId) -> Result<&mut Stream, StreamError> {
+        self.streams.get_mut(&id).filter(|stream| stream.held).ok_or(StreamError::Unknown)
+    }
+
+    /// The FIN goes out behind what was written.
+    pub(super) fn finish(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.finish == Finish::Flowing
+        {
+            stream.finish = Finish::Wanted;
+            self.schedule(id);
+        }
+    }
+
+    /// The application lets go. What was written before a `finish` is still sent; the rest is not. The stream stays as
+    /// a tombstone until the agent's FIN, so that a refusal finds it.
+    pub(super) fn release(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.held) else { return };
+        self.parked -= stream.parked();
+        self.held -= 1;
+        stream.release();
+        self.schedule(id);
+        self.bury(id);
+    }
+
+    /// Takes bytes of the agent's frame stream.
+    pub(super) fn receive(&mut self, mut payload: Bytes) -> Result<(), DecodeError> {
+        while let Some(part) = self.decoder.next(&mut payload)? {
+            match part {
+                Part::Data(id, data) => self.receive_data(id, data),
+                Part::Fin(id) => self.receive_fin(id),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_data(&mut self, id: StreamId, data: Bytes) {
+        // Data for a stream that is over here is thrown away, as the genuine peers do.
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        self.refusals.received(id);
+        let before = stream.parked();
+        let wake = stream.receive(data);
+        self.parked += stream.parked() - before;
+        self.wake(id, wake);
+    }
+
+    fn receive_fin(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.has_ended() {
+            return;
+        }
+        let refused = self.refusals.claims(id, stream.received);
+        let wake = stream.end(if refused { Err(StreamError::Refused) } else { Ok(()) });
+        self.wake(id, wake);
+        if refused {
+            self.events.push_back(Event::DestinationRefused(id));
+        }
+        self.bury(id);
+    }
+
+    /// The ConnectToPortError flag: some stream was refused, and its FIN follows.
+    pub(super) fn refused(&mut self) {
+        self.refusals.announced(self.streams.len());
+    }
+
+    /// A NOP with the next message: the keepalive of old agents.
+    pub(super) fn want_nop(&mut self) {
+        self.nop_wanted = true;
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        self.nop_wanted || !self.turn.is_empty()
+    }
+
+    /// Whether any stream has data or a FIN that is not in a message yet.
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.turn.is_empty()
+    }
+
+    /// Fills a message with whole frames of up to `limit` bytes: streams take turns, and share the message.
+    pub(super) fn fill(&mut self, out: &mut BytesMut, limit: usize) {
+        let end = out.len() + limit;
+        let start = out.len();
+        if std::mem::take(&mut self.nop_wanted) {
+            out.put_slice(&FrameHeader::nop().encode());
+        }
+        while let Some(id) = self.turn.front().copied() {
+            let Some(stream) = self.streams.get_mut(&id) else {
+                self.turn.pop_front();
+                continue;
+            };
+            if !stream.opened {
+                if end - out.len() < HEADER_LEN {
+                    return;
+                }
+                out.put_slice(&FrameHeader::syn(id).encode());
+                stream.opened = true;
+            }
+            let mut wake = Wake::default();
+            if !stream.unsent.is_empty() {
+                let room = (end - out.len()).saturating_sub(HEADER_LEN);
+                let count = stream.unsent.len().min(room).min(limits::QUANTUM);
+                let scrap = count < LEAST_PIECE && count < stream.unsent.len() && out.len() > start;
+                if count == 0 || scrap {
+                    return;
+                }
+                #[expect(clippy::cast_possible_truncation, reason = "the quantum is below 64 KiB")]
+                out.put_slice(&FrameHeader::psh(id, count as u16).encode());
+                wake = stream.take(count, out);
+            }
+            if stream.unsent.is_empty() && stream.finish == Finish::Wanted {
+                if end - out.len() < HEADER_LEN {
+                    self.wake(id, wake);
+                    return;
+                }
+                out.put_slice(&FrameHeader::fin(id).encode());
+                stream.finish = Finish::Sent;
+            }
+            self.turn.pop_front();
+            stream.queued = stream.has_output();
+            if stream.queued {
+                self.turn.push_back(id);
+            }
+            self.wake(id, wake);
+            self.bury(id);
+        }
+    }
+
+    fn schedule(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.queued
+            && stream.has_output()
+        {
+            stream.queued = true;
+            self.turn.push_back(id);
+        }
+    }
+
+    fn wake(&mut self, id: StreamId, wake: Wake) {
+        if wake.reader {
+            self.events.push_back(Event::Readable(id));
+        }
+        if wake.writer {
+            self.events.push_back(Event::Writable(id));
+        }
+    }
+
+    /// Forgets a stream that is over on all sides. One that only the agent has not ended becomes a tombstone.
+    fn bury(&mut self, id: StreamId) {
+        let closed_here = |stream: &&Stream| !stream.held && stream.finish == Finish::Sent;
+        let Some(stream) = self.streams.get(&id).filter(closed_here) else { return };
+        if stream.has_ended() {
+            self.streams.remove(&id);
+            self.tombstones.remove(&id);
+            return;
+        }
+        self.tombstones.insert(id);
+        if self.tombstones.len() > limits::TOMBSTONES
+            && let Some(oldest) = self.tombstones.pop_first()
+        {
+            self.streams.remove(&oldest);
+        }
+    }
+
+    /// The session is over: every stream that has not ended gets this end, behind what it received.
+    pub(super) fn end_all(&mut self, reason: &CloseReason) {
+        self.turn.clear();
+        self.nop_wanted = false;
+        let ids: Vec<_> = self.streams.keys().copied().collect();
+        for id in ids {
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let wake = stream.end(Err(StreamError::SessionEnded(reason.clone())));
+            self.wake(id, wake);
+        }
+    }
+
+    /// Resets the stream with the most unread data, if another one is there to be held up by it.
+    pub(super) fn reset_slowest(&mut self) {
+        if !self.holds_up_others() {
+            return;
+        }
+        let Some((id, stream)) = self.streams.iter_mut().max_by_key(|(_, stream)| stream.parked()) else { return };
+        let id = *id;
+        self.parked -= stream.parked();
+        let wake = stream.reset(StreamError::SlowReader);
+        if stream.finish != Finish::Sent {
+            stream.finish = Finish::Wanted;
+        }
+        self.wake(id, wake);
+        // Its reader may not be waiting, which is the trouble; tell it all the same.
+        self.events.push_back(Event::Readable(id));
+        self.events.push_back(Event::SlowReader(id));
+        self.schedule(id);
+    }
+
+    /// Whether a stream waits for data behind one whose reader does not keep up. The latter may have ended already: a
+    /// complete download that nobody takes holds up the others as well.
+    pub(super) fn holds_up_others(&self) -> bool {
+        self.parked > 0
+            && self.streams.values().any(|stream| stream.held && !stream.has_ended() && stream.parked() == 0)
+    }
+
+    pub(super) fn was_reset(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(Stream::was_reset)
+    }
+
+    pub(super) fn parked(&self) -> usize {
+        self.parked
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    pub(super) fn streams(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.values()
+    }
+
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+}

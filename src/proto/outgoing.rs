@@ -1,0 +1,500 @@
+//! The sending direction: numbers, what is in flight, retransmission (`proto-notes/reliability.md#retransmission`).
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    budget::{ProcessBudget, Share},
+    limits,
+    rto::Rto,
+};
+use crate::wire::SequenceNumber;
+
+/// Messages sent and not acknowledged, in order. Nothing is ever evicted: when it is full nothing more is produced.
+///
+/// *differs from the plugin:* it drops the oldest of 10,000 and so makes a hole that nothing fills.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// Entry `i` has the number `first + i`.
+    first: SequenceNumber,
+    entries: VecDeque<Entry>,
+    unacked: usize,
+    bytes: Share,
+    rto: Rto,
+    /// When the oldest message became the oldest: its wait does not start before (RFC 6298, 5.3).
+    head_since: Option<Instant>,
+    /// How often the head was sent again in vain: each time its wait doubles.
+    back_off: u32,
+    resend: Resend,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// `None` once acknowledged.
+    message: Option<Arc<OnceLock<Bytes>>>,
+    size: usize,
+    sent: Instant,
+    transmissions: u32,
+}
+
+/// What is to be sent again beside the head that timed out.
+///
+/// ```text
+///   resume ─▶ Head ─sent─▶ AwaitLife ──sign of life, or one RTO──▶ Rest ─▶ Nothing
+///   a head that had timed out is acknowledged ─▶ Suspect ──no other acknowledgement──▶ Rest
+/// ```
+///
+/// `before`: what was last sent earlier than this is sent again, so a message goes out at most once per cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resend {
+    Nothing,
+    /// Send the head, then wait for the agent.
+    Head {
+        before: Instant,
+    },
+    /// The head is sent; the agent has not shown that it receives.
+    AwaitLife {
+        before: Instant,
+    },
+    /// The head was lost. If the agent's websocket was replaced, all that was under way to it is lost with it, and one
+    /// timeout each would be minutes; if it was only slow, its acknowledgements of the others follow at once.
+    Suspect {
+        before: Instant,
+        until: Instant,
+    },
+    /// Send everything else that is unacknowledged, from this number.
+    Rest {
+        next: SequenceNumber,
+        before: Instant,
+    },
+}
+
+/// Least time that the acknowledgements behind that of a late head may take.
+const SUSPICION: Duration = Duration::from_millis(20);
+
+impl Outgoing {
+    pub(super) fn new(budget: &ProcessBudget) -> Self {
+        Self {
+            first: SequenceNumber::ZERO,
+            entries: VecDeque::new(),
+            unacked: 0,
+            bytes: budget.in_flight(),
+            rto: Rto::default(),
+            head_since: None,
+            back_off: 0,
+            resend: Resend::Nothing,
+        }
+    }
+
+    /// The number of the next new message.
+    pub(super) fn next_sequence(&self) -> SequenceNumber {
+        SequenceNumber(self.first.0.saturating_add_unsigned(self.entries.len() as u64))
+    }
+
+    /// Whether a new data message may be sent: the window is the only flow control of the protocol.
+    pub(super) fn has_room(&self) -> bool {
+        self.unacked < limits::IN_FLIGHT_MESSAGES
+            && self.entries.len() < limits::IN_FLIGHT_SPAN
+            && self.bytes.own() < limits::IN_FLIGHT_BYTES
+            && self.bytes.has_room()
+    }
+
+    /// Records a new message as sent and returns where its bytes are to be kept.
+    pub(super) fn sent(&mut self, now: Instant, size: usize) -> Arc<OnceLock<Bytes>> {
+        let message = Arc::new(OnceLock::new());
+        if self.unacked == 0 {
+            self.head_since = Some(now);
+        }
+        self.unacked += 1;
+        self.bytes.set(self.bytes.own() + size);
+        self.entries.push_back(Entry { message: Some(Arc::clone(&message)), size, sent: now, transmissions: 1 });
+        message
+    }
+
+    /// Takes an acknowledgement. False if nothing waited for it: repeated, or of a number never sent.
+    pub(super) fn acknowledged(&mut self, now: Instant, sequence: SequenceNumber) -> bool {
+        let index = self.index(sequence);
+        let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else { return false };
+        if entry.message.take().is_none() {
+            return false;
+        }
+        let (sent, first_try) = (entry.sent, entry.transmissions == 1);
+        let size = entry.size;
+        if first_try {
+            self.rto.sample(now.saturating_duration_since(sent));
+        }
+        match self.resend {
+            Resend::Nothing if index == Some(0) && !first_try => {
+                let until = now + SUSPICION.max(self.rto.srtt().unwrap_or_default() / 4);
+                self.resend = Resend::Suspect { before: sent, until };
+            }
+            // The agent works through what was sent at first: nothing is lost.
+            Resend::Suspect { .. } if first_try => self.resend = Resend::Nothing,
+            _ => {}
+        }
+        self.unacked -= 1;
+        self.bytes.set(self.bytes.own() - size);
+        if index == Some(0) {
+            while self.entries.front().is_some_and(|entry| entry.message.is_none()) {
+                self.entries.pop_front();
+                self.first = self.first.next();
+            }
+            self.head_since = (self.unacked > 0).then_some(now);
+            self.back_off = 0;
+        } else if first_try && self.entries.front().is_some_and(|head| sent > head.sent) {
+            // The agent receives: what keeps the head waiting is not a dead path.
+            self.back_off = 0;
+        }
+        true
+    }
+
+    /// The agent has shown that it receives: after a resume the rest may follow the head.
+    pub(super) fn sign_of_life(&mut self) {
+        if let Resend::Head { before } | Resend::AwaitLife { before } = self.resend {
+            self.resend = Resend::Rest { next: self.first, before };
+        }
+    }
+
+    /// A new websocket: nothing that was in flight on the old one is known to have arrived.
+    pub(super) fn resumed(&mut self, now: Instant) {
+        self.resend = if self.unacked > 0 { Resend::Head { before: now } } else { Resend::Nothing };
+    }
+
+    /// When [`overdue`](Self::overdue) is to be called.
+    pub(super) fn resend_at(&self) -> Option<Instant> {
+        match self.resend {
+            Resend::AwaitLife { before } => Some(self.entries.front().map_or(before, |head| head.sent) + self.rto()),
+            Resend::Suspect { until, .. } if self.unacked > 0 => Some(until),
+            _ => None,
+        }
+    }
+
+    /// The agent has said nothing in time.
+    pub(super) fn overdue(&mut self, now: Instant) {
+        let before = match self.resend {
+            Resend::AwaitLife { before } => before,
+            // On a live websocket nothing is sent again before its own timeout.
+            Resend::Suspect { before, .. } => before.min(now.checked_sub(self.rto()).unwrap_or(before)),
+            _ => return,
+        };
+        self.resend = Resend::Rest { next: self.first, before };
+    }
+
+    /// The next message that has to be sent again beside the head that timed out.
+    pub(super) fn next_resend(&mut self, now: Instant) -> Option<Bytes> {
+        match self.resend {
+            Resend::Nothing | Resend::AwaitLife { .. } | Resend::Suspect { .. } => None,
+            Resend::Head { before } => {
+                self.resend = Resend::AwaitLife { before };
+                self.transmit(now, 0)
+            }
+            Resend::Rest { next, before } => {
+                let start = self.index(next).unwrap_or(0);
+                let lost = |entry: &Entry| entry.message.is_some() && entry.sent < before;
+                let found = self.entries.iter().skip(start).position(lost);
+                self.resend = match found {
+                    Some(at) => Resend::Rest { next: self.first.next_by(start + at + 1), before },
+                    None => Resend::Nothing,
+                };
+                found.and_then(|at| self.transmit(now, start + at))
+            }
+        }
+    }
+
+    /// Whether new data has to wait behind messages that are sent again.
+    pub(super) fn is_resending(&self) -> bool {
+        !matches!(self.resend, Resend::Nothing | Resend::Suspect { .. })
+    }
+
+    /// The gateway says that the agent is back: the head need not wait for the end of a long back-off.
+    pub(super) fn forget_back_off(&mut self) {
+        self.back_off = 0;
+    }
+
+    /// When the oldest message has to be sent again.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let head = self.entries.front()?;
+        let since = head.sent.max(self.head_since?);
+        Some(since + self.rto.timeout(1 + self.back_off))
+    }
+
+    /// The oldest message, to be sent again now.
+    pub(super) fn retransmit_head(&mut self, now: Instant) -> Option<Bytes> {
+        self.back_off = self.back_off.saturating_add(1);
+        self.transmit(now, 0)
+    }
+
+    /// One message, to be sent again now.
+    pub(super) fn retransmit(&mut self, now: Instant, sequence: SequenceNumber) -> Option<Bytes> {
+        self.index(sequence).and_then(|index| self.transmit(now, index))
+    }
+
+    fn transmit(&mut self, now: Instant, index: usize) -> Option<Bytes> {
+        let entry = self.entries.get_mut(index)?;
+        let message = entry.message.as_ref()?;
+        entry.sent = now;
+        entry.transmissions = entry.transmissions.saturating_add(1);
+        message.get().cloned()
+    }
+
+    /// Time in which acknowledgements were not read does not count.
+    pub(super) fn restart_wait(&mut self, now: Instant) {
+        self.head_since = (self.unacked > 0).then_some(now);
+    }
+
+    fn index(&self, sequence: SequenceNumber) -> Option<usize> {
+        usize::try_from(sequence.0.checked_sub(self.first.0)?).ok()
+    }
+
+    pub(super) fn is_head(&self, sequence: SequenceNumber) -> bool {
+        self.unacked > 0 && self.first == sequence
+    }
+
+    pub(super) fn is_unacked(&self, sequence: SequenceNumber) -> bool {
+        let entry = self.index(sequence).and_then(|index| self.entries.get(index));
+        entry.is_some_and(|entry| entry.message.is_some())
+    }
+
+    /// Since when the oldest unacknowledged message is the oldest.
+    pub(super) fn head_since(&self) -> Option<Instant> {
+        self.head_since
+    }
+
+    pub(super) fn unacked(&self) -> usize {
+        self.unacked
+    }
+
+    pub(super) fn unacked_bytes(&self) -> usize {
+        self.bytes.own()
+    }
+
+    pub(super) fn srtt(&self) -> Option<Duration> {
+        self.rto.srtt()
+    }
+
+    pub(super) fn rto(&self) -> Duration {
+        self.rto.timeout(1)
+    }
+
+    /// Gives back everything that is held.
+    pub(super) fn clear(&mut self) {
+        self.first = self.next_sequence();
+        self.entries.clear();
+        self.unacked = 0;
+        self.bytes.set(0);
+        self.head_since = None;
+        self.resend = Resend::Nothing;
+    }
+}
+
+impl SequenceNumber {
+    fn next_by(self, count: usize) -> Self {
+        Self(self.0.saturating_add_unsigned(count as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    struct World {
+        outgoing: Outgoing,
+        now: Instant,
+    }
+
+    impl World {
+        #[expect(clippy::disallowed_methods, reason = "an arbitrary origin for virtual time")]
+        fn new() -> Self {
+            Self { outgoing: Outgoing::new(&ProcessBudget::default()), now: Instant::now() }
+        }
+
+        fn send(&mut self, size: usize) -> i64 {
+            let sequence = self.outgoing.next_sequence().0;
+            let text = Bytes::from(sequence.to_string());
+            self.outgoing.sent(self.now, size).set(text).expect("a new message");
+            sequence
+        }
+
+        fn acknowledge(&mut self, sequence: i64) -> bool {
+            self.outgoing.acknowledged(self.now, SequenceNumber(sequence))
+        }
+
+        fn resends(&mut self) -> Vec<String> {
+            let now = self.now;
+            std::iter::from_fn(|| self.outgoing.next_resend(now))
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                .collect()
+        }
+    }
+
+    #[test]
+    fn acknowledgements_are_individual_and_free_what_they_name() {
+        let mut world = World::new();
+        for _ in 0..4 {
+            world.send(100);
+        }
+        assert!(world.acknowledge(2) && !world.acknowledge(2));
+        assert!(!world.acknowledge(9) && !world.acknowledge(-1) && !world.acknowledge(i64::MIN));
+        assert_eq!((world.outgoing.unacked(), world.outgoing.unacked_bytes()), (3, 300));
+        assert!(world.acknowledge(0) && world.acknowledge(1) && world.acknowledge(3));
+        assert_eq!((world.outgoing.unacked(), world.outgoing.unacked_bytes()), (0, 0));
+        assert_eq!((world.outgoing.deadline(), world.outgoing.next_sequence()), (None, SequenceNumber(4)));
+    }
+
+    #[test]
+    fn only_the_head_is_retransmitted_and_its_wait_doubles() {
+        let mut world = World::new();
+        let start = world.now;
+        world.send(1);
+        world.send(1);
+        for wait in [200, 400, 800] {
+            let deadline = world.outgoing.deadline().expect("two are in flight");
+            assert_eq!(deadline - world.now, ms(wait));
+            world.now = deadline;
+            assert_eq!(world.outgoing.retransmit_head(world.now), Some("0".into()));
+        }
+        // The second has waited since the start, but was behind the first: its time begins now.
+        world.now = start + ms(2000);
+        assert!(world.acknowledge(0));
+        assert_eq!(world.outgoing.deadline(), Some(world.now + ms(200)));
+        assert_eq!(world.outgoing.srtt(), None, "Karn: no sample from a message sent again");
+    }
+
+    #[test]
+    fn the_window_closes_on_messages_bytes_and_span() {
+        let mut world = World::new();
+        while world.outgoing.has_room() {
+            world.send(1);
+        }
+        assert_eq!(world.outgoing.unacked(), limits::IN_FLIGHT_MESSAGES);
+        assert!(world.acknowledge(5) && world.outgoing.has_room());
+
+        let mut world = World::new();
+        while world.outgoing.has_room() {
+            world.send(64 << 10);
+        }
+        assert_eq!(world.outgoing.unacked_bytes(), limits::IN_FLIGHT_BYTES);
+
+        let mut world = World::new();
+        world.send(1);
+        while world.outgoing.has_room() {
+            let sequence = world.send(1);
+            world.acknowledge(sequence);
+        }
+        assert_eq!(world.outgoing.entries.len(), limits::IN_FLIGHT_SPAN);
+        assert!(world.acknowledge(0) && world.outgoing.has_room());
+    }
+
+    #[test]
+    fn after_a_resume_the_head_goes_first_and_the_rest_follows_a_sign_of_life_once() {
+        let mut world = World::new();
+        for _ in 0..5 {
+            world.send(1);
+        }
+        world.acknowledge(3);
+        world.now += ms(1);
+        world.outgoing.resumed(world.now);
+        assert_eq!(world.resends(), ["0"]);
+        assert_eq!(world.outgoing.resend_at(), Some(world.now + ms(200)));
+        assert_eq!(world.resends(), [""; 0]);
+        world.outgoing.sign_of_life();
+        assert_eq!(world.resends(), ["1", "2", "4"], "not the head again, not what was acknowledged");
+        assert!(!world.outgoing.is_resending());
+        world.outgoing.sign_of_life();
+        assert_eq!(world.resends(), [""; 0]);
+    }
+
+    #[test]
+    fn acknowledgements_during_the_resend_skip_what_they_name() {
+        let mut world = World::new();
+        for _ in 0..6 {
+            world.send(1);
+        }
+        world.now += ms(1);
+        world.outgoing.resumed(world.now);
+        assert_eq!(world.resends(), ["0"]);
+        world.outgoing.sign_of_life();
+        assert_eq!(world.outgoing.next_resend(world.now), Some("1".into()));
+        for sequence in 0..4 {
+            world.acknowledge(sequence);
+        }
+        assert_eq!(world.resends(), ["4", "5"]);
+    }
+
+    /// The agent's websocket is replaced about hourly, and all that was under way to it is lost. With one timeout per
+    /// message a full window took minutes: 1.2 s each at 300 ms of round trip, as a run of the pure world showed.
+    #[test]
+    fn a_lost_burst_is_sent_again_at_once_after_its_head_was_acknowledged_late() {
+        let mut world = World::new();
+        for _ in 0..50 {
+            world.send(1);
+        }
+        world.now = world.outgoing.deadline().expect("in flight");
+        assert_eq!(world.outgoing.retransmit_head(world.now), Some("0".into()));
+        let after = world.send(1);
+        world.now += ms(40);
+        assert!(world.acknowledge(0));
+        assert!(world.resends().is_empty() && !world.outgoing.is_resending());
+        world.now = world.outgoing.resend_at().expect("suspicious");
+        world.outgoing.overdue(world.now);
+        let resends = world.resends();
+        assert_eq!(resends, (1..50).map(|number| number.to_string()).collect::<Vec<_>>(), "not {after}");
+        assert!(world.resends().is_empty());
+    }
+
+    #[test]
+    fn a_slow_agent_is_not_flooded_with_what_it_has_already() {
+        let mut world = World::new();
+        for _ in 0..50 {
+            world.send(1);
+        }
+        world.now = world.outgoing.deadline().expect("in flight");
+        world.outgoing.retransmit_head(world.now);
+        world.now += ms(500);
+        for sequence in 0..3 {
+            assert!(world.acknowledge(sequence));
+        }
+        assert_eq!(world.outgoing.resend_at(), None);
+        assert!(world.resends().is_empty());
+    }
+
+    #[test]
+    fn back_off_is_forgotten_when_a_later_message_is_acknowledged() {
+        let mut world = World::new();
+        world.send(1);
+        for _ in 0..5 {
+            world.now = world.outgoing.deadline().expect("in flight");
+            world.outgoing.retransmit_head(world.now);
+        }
+        let later = world.send(1);
+        world.now += ms(1);
+        assert_eq!(world.outgoing.deadline(), Some(world.now - ms(1) + ms(6400)));
+        let last = world.send(1);
+        world.acknowledge(later);
+        assert_eq!(world.outgoing.deadline(), Some(world.now - ms(1) + ms(6400)), "sent at the same time: no evidence");
+        world.acknowledge(last);
+        assert_eq!(world.outgoing.deadline(), Some(world.now - ms(1) + ms(200)));
+    }
+
+    #[test]
+    fn back_off_is_forgotten_when_the_gateway_says_that_the_agent_is_back() {
+        let mut world = World::new();
+        world.send(1);
+        for _ in 0..5 {
+            world.now = world.outgoing.deadline().expect("in flight");
+            world.outgoing.retransmit_head(world.now);
+        }
+        assert_eq!(world.outgoing.deadline(), Some(world.now + ms(6400)));
+        world.outgoing.forget_back_off();
+        assert_eq!(world.outgoing.deadline(), Some(world.now + ms(200)));
+    }
+}

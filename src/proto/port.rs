@@ -1,0 +1,192 @@
+//! How a port session carries connections: with or without streams.
+
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{CloseReason, Event, Read, StreamError, StreamId, mux::Mux, single::Single, stream::Stream};
+use crate::wire::{DecodeError, PayloadKind, SequenceNumber};
+
+/// How connections are carried (`proto-notes/port-sessions.md#modes`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Many at once, as smux streams.
+    Mux,
+    /// One at a time, one after another: agents up to 3.0.196.0.
+    Basic,
+    /// One, for the life of the session: documents that are not for port forwarding, such as the one for SSH.
+    Raw,
+}
+
+/// Why a stream could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The handshake is not over, or the session is ending.
+    #[error("the session is not ready")]
+    NotReady,
+    /// The session has ended.
+    #[error("the session has ended: {0}")]
+    Closed(CloseReason),
+    /// The session carries one connection at a time: wait for [`Event::CanOpen`].
+    #[error("the session carries one connection at a time")]
+    Busy,
+    /// The session carries a single connection, and it has been used.
+    #[error("the session carries a single connection, and it has been used")]
+    Used,
+    /// Too many streams are open.
+    #[error("too many connections in one session")]
+    TooMany,
+    /// All stream ids have been used.
+    #[error("all stream ids of the session have been used")]
+    Exhausted,
+}
+
+#[derive(Debug)]
+pub(super) enum Port {
+    Mux(Box<Mux>),
+    Single(Box<Single>),
+}
+
+macro_rules! both {
+    ($self:expr, $port:ident => $call:expr) => {
+        match $self {
+            Port::Mux($port) => $call,
+            Port::Single($port) => $call,
+        }
+    };
+}
+
+impl Port {
+    pub(super) fn new(mode: Mode) -> Self {
+        match mode {
+            Mode::Mux => Self::Mux(Box::new(Mux::new())),
+            Mode::Basic => Self::Single(Box::new(Single::new(true))),
+            Mode::Raw => Self::Single(Box::new(Single::new(false))),
+        }
+    }
+
+    pub(super) fn open(&mut self) -> Result<StreamId, OpenError> {
+        both!(self, port => port.open())
+    }
+
+    pub(super) fn write(&mut self, id: StreamId, data: &[u8]) -> Result<usize, StreamError> {
+        both!(self, port => port.write(id, data))
+    }
+
+    pub(super) fn read(&mut self, id: StreamId, out: &mut impl BufMut) -> Result<Read, StreamError> {
+        both!(self, port => port.read(id, out))
+    }
+
+    pub(super) fn finish(&mut self, id: StreamId) {
+        both!(self, port => port.finish(id));
+    }
+
+    pub(super) fn release(&mut self, id: StreamId) {
+        both!(self, port => port.release(id));
+    }
+
+    pub(super) fn receive(&mut self, now: Instant, payload: Bytes) -> Result<(), DecodeError> {
+        match self {
+            Self::Mux(mux) => mux.receive(payload),
+            Self::Single(single) => {
+                single.receive(now, payload);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn refused(&mut self) {
+        if let Self::Mux(mux) = self {
+            mux.refused();
+        }
+    }
+
+    pub(super) fn output(&self) -> Option<PayloadKind> {
+        match self {
+            Self::Mux(mux) => mux.has_output().then_some(PayloadKind::Output),
+            Self::Single(single) => single.output(),
+        }
+    }
+
+    pub(super) fn fill(&mut self, now: Instant, sequence: SequenceNumber, out: &mut BytesMut, limit: usize) {
+        match self {
+            Self::Mux(mux) => mux.fill(out, limit),
+            Self::Single(single) => single.fill(now, sequence, out, limit),
+        }
+    }
+
+    pub(super) fn settles_at(&self, is_unacked: impl Fn(SequenceNumber) -> bool, rtt: Duration) -> Option<Instant> {
+        match self {
+            Self::Mux(_) => None,
+            Self::Single(single) => single.settles_at(is_unacked, rtt),
+        }
+    }
+
+    pub(super) fn acknowledged(&mut self, now: Instant, sequence: SequenceNumber) {
+        if let Self::Single(single) = self {
+            single.acknowledged(now, sequence);
+        }
+    }
+
+    pub(super) fn settle(&mut self) {
+        if let Self::Single(single) = self {
+            single.settle();
+        }
+    }
+
+    pub(super) fn want_nop(&mut self) {
+        if let Self::Mux(mux) = self {
+            mux.want_nop();
+        }
+    }
+
+    pub(super) fn reset_slowest(&mut self) {
+        if let Self::Mux(mux) = self {
+            mux.reset_slowest();
+        }
+    }
+
+    /// Whether one slow reader holds up others.
+    pub(super) fn holds_up_others(&self) -> bool {
+        matches!(self, Self::Mux(mux) if mux.holds_up_others())
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        match self {
+            Self::Mux(mux) => mux.has_unsent(),
+            Self::Single(single) => single.output().is_some(),
+        }
+    }
+
+    pub(super) fn end_all(&mut self, reason: &CloseReason) {
+        both!(self, port => port.end_all(reason));
+    }
+
+    pub(super) fn was_reset(&self, id: StreamId) -> bool {
+        matches!(self, Self::Mux(mux) if mux.was_reset(id))
+    }
+
+    pub(super) fn parked(&self) -> usize {
+        both!(self, port => port.parked())
+    }
+
+    pub(super) fn held(&self) -> usize {
+        both!(self, port => port.held())
+    }
+
+    /// Largest number of unsent and of unread bytes of any stream.
+    pub(super) fn largest_buffers(&self) -> (usize, usize) {
+        let sizes = |stream: &Stream| (stream.unsent.len(), stream.unread());
+        let max = |a: (usize, usize), b: (usize, usize)| (a.0.max(b.0), a.1.max(b.1));
+        match self {
+            Self::Mux(mux) => mux.streams().map(sizes).fold((0, 0), max),
+            Self::Single(single) => single.streams().map(sizes).fold((0, 0), max),
+        }
+    }
+
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        both!(self, port => port.next_event())
+    }
+}

@@ -1,0 +1,197 @@
+//! What the peers say.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Ending, Open, Phase, Session, Shield};
+use crate::{
+    proto::{Cause, CloseReason, Event, Inbound, Initiator, Mode, handshake::Agreed, limits, port::Port, timer::Timer},
+    wire::{
+        Acknowledge, ChannelClosed, DecodeError, FlagKind, Message, MessageKind, PayloadKind, SequenceNumber, from_json,
+    },
+};
+
+/// How texts begin that come from the agent and not from the service (`proto-notes/control-plane.md#errors`).
+const TEXTS_OF_AGENT: [&str; 6] = [
+    "----------ERROR-------",
+    "Forwarding to IP address",
+    "Handshake timed out",
+    "Plugin with name",
+    "Setting up data channel",
+    "Unable to connect to specified port",
+];
+
+impl Session {
+    pub(super) fn message(&mut self, now: Instant, inbound: Inbound) {
+        let message = match inbound.0 {
+            Ok(message) => message,
+            Err(error) => {
+                // Dropped without acknowledgement, like the reference: what was only damaged comes again.
+                self.malformed += 1;
+                if self.malformed >= limits::MALFORMED_MESSAGES {
+                    let text = format!("{} malformed messages, the last: {error}", self.malformed);
+                    self.close(CloseReason::new(Initiator::Library, Cause::Limit(text)), true);
+                }
+                return;
+            }
+        };
+        self.malformed = 0;
+        if matches!(message.header.kind, MessageKind::OutputStreamData | MessageKind::Acknowledge) {
+            self.hear_agent(now);
+        }
+        match message.header.kind {
+            MessageKind::OutputStreamData => self.stream_data(now, message),
+            MessageKind::Acknowledge => self.acknowledge(now, &message.payload),
+            MessageKind::ChannelClosed => self.channel_closed(&message.payload),
+            MessageKind::PausePublication => self.pause(now),
+            MessageKind::StartPublication => {
+                self.unpause();
+                self.outgoing.forget_back_off();
+            }
+            // For the gateway, for the agent, or not known: not for us.
+            _ => {}
+        }
+    }
+
+    fn stream_data(&mut self, now: Instant, message: Message) {
+        self.outgoing.sign_of_life();
+        self.unpause();
+        self.incoming.receive(message);
+        while let Some(message) = self.incoming.next() {
+            if let Err(reason) = self.process(now, message) {
+                self.close(reason, true);
+                return;
+            }
+        }
+    }
+
+    fn process(&mut self, now: Instant, message: Message) -> Result<(), CloseReason> {
+        let violation = |error: DecodeError| CloseReason::new(Initiator::Library, Cause::Protocol(error.to_string()));
+        match &mut self.phase {
+            Phase::Handshaking(handshake) => match message.header.payload_kind {
+                PayloadKind::HandshakeRequest => {
+                    let response = handshake.request(&message.payload, &self.config.client_version);
+                    let response = response.map_err(violation)?;
+                    self.control.extend(response.map(|response| (PayloadKind::HandshakeResponse, response)));
+                }
+                PayloadKind::HandshakeComplete => {
+                    if let Some((agreed, text)) = handshake.complete(&message.payload).map_err(violation)? {
+                        self.open(now, agreed, text);
+                    }
+                }
+                PayloadKind::Output => {
+                    let text = "the agent sends data without a handshake: the document is not for port forwarding";
+                    return Err(handshake_failed(text.to_owned()));
+                }
+                _ => {}
+            },
+            Phase::Open(open) => match message.header.payload_kind {
+                PayloadKind::Output => open.port.receive(now, message.payload).map_err(violation)?,
+                PayloadKind::Flag if FlagKind::decode(&message.payload) == Ok(FlagKind::ConnectToPortError) => {
+                    open.port.refused();
+                }
+                _ => {}
+            },
+            Phase::Closed(..) => {}
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, now: Instant, agreed: Agreed, customer_message: String) {
+        let Agreed { mode, agent_version, features } = agreed;
+        if !customer_message.is_empty() {
+            self.events.push_back(Event::CustomerMessage(customer_message));
+        }
+        if mode == Mode::Mux && !features.keepalive_off {
+            self.timers.set(Timer::Keepalive, now + limits::KEEPALIVE);
+        }
+        self.phase = Phase::Open(Open {
+            port: Port::new(mode),
+            mode,
+            agent_version,
+            features,
+            shield: Shield::Wanted,
+            ending: Ending::No,
+        });
+    }
+
+    fn acknowledge(&mut self, now: Instant, payload: &Bytes) {
+        // An acknowledgement that cannot be read is as good as lost.
+        let Ok(body) = Acknowledge::decode(payload) else { return };
+        let sequence = SequenceNumber(body.sequence);
+        self.outgoing.sign_of_life();
+        self.unpause();
+        if !self.outgoing.acknowledged(now, sequence) {
+            return;
+        }
+        let Phase::Open(open) = &mut self.phase else { return };
+        open.port.acknowledged(now, sequence);
+        if matches!(open.shield, Shield::Sent { sequence: shield, .. } if shield == sequence) {
+            open.shield = Shield::Passed;
+            self.timers.stop(Timer::Handshake);
+            let ready = Event::Ready { mode: open.mode, agent_version: open.agent_version.clone() };
+            self.events.push_back(ready);
+        }
+        // An early message is acknowledged although it is only stored: the agent has obeyed the flag when it has
+        // acknowledged everything before it too.
+        if let Ending::FlagSent(flag) = open.ending
+            && !self.outgoing.is_unacked(flag)
+            && self.outgoing.unacked() == 0
+        {
+            self.close(CloseReason::new(Initiator::Us, Cause::Requested), false);
+        }
+    }
+
+    fn hear_agent(&mut self, now: Instant) {
+        self.agent_heard = now;
+        if std::mem::take(&mut self.stalled) {
+            self.events.push_back(Event::Stalled(false));
+        }
+    }
+
+    fn channel_closed(&mut self, payload: &Bytes) {
+        let output =
+            from_json::<ChannelClosed>("channel_closed", payload).ok().and_then(|body| body.output).unwrap_or_default();
+        // In raw mode the agent ends the session at the end of the destination's data, and so does an administrator at
+        // any time: the wire does not tell the two apart. With data under way it was not the end of a conversation.
+        let quiet = self.outgoing.unacked() == 0;
+        let (ending, raw) = match &self.phase {
+            Phase::Open(open) => {
+                (open.ending != Ending::No, open.mode == Mode::Raw && quiet && !open.port.has_unsent())
+            }
+            _ => (false, false),
+        };
+        let text = output.trim().to_owned();
+        let reason = if ending {
+            CloseReason::new(Initiator::Us, Cause::Requested)
+        } else if (raw && text.is_empty()) || is_text_of_agent(&text) {
+            CloseReason::new(Initiator::Agent, Cause::ChannelClosed(text))
+        } else {
+            CloseReason::new(Initiator::Service, Cause::ChannelClosed(text))
+        };
+        self.close(reason, false);
+    }
+
+    fn pause(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.paused, true) {
+            self.events.push_back(Event::Paused(true));
+        }
+        self.timers.set(Timer::Pause, now + limits::PAUSE);
+    }
+
+    pub(super) fn unpause(&mut self) {
+        if std::mem::take(&mut self.paused) {
+            self.timers.stop(Timer::Pause);
+            self.events.push_back(Event::Paused(false));
+        }
+    }
+}
+
+fn handshake_failed(why: String) -> CloseReason {
+    CloseReason::new(Initiator::Library, Cause::Handshake(why))
+}
+
+fn is_text_of_agent(text: &str) -> bool {
+    TEXTS_OF_AGENT.iter().any(|start| text.starts_with(start))
+}

@@ -1,0 +1,183 @@
+//! What goes out, in this order: the opening message, acknowledgements, retransmissions, control messages, data.
+
+use std::time::Instant;
+
+use bytes::BufMut;
+
+use super::{Ending, Open, Phase, Session, Shield};
+use crate::{
+    proto::{
+        Cause, CloseReason, Event, Frame, Initiator, Mode, Transmit, incoming::Receipt, io::FrameState, limits,
+        timer::Timer,
+    },
+    wire::{
+        Acknowledge, Draft, FlagKind, Flags, Header, MessageId, MessageKind, PayloadKind, SequenceNumber, Size,
+        smux::FrameHeader, to_json,
+    },
+};
+
+/// Length of an acknowledgement's body: 172 bytes and the digits of the number.
+const ACKNOWLEDGEMENT: usize = 192;
+
+impl Session {
+    /// What follows from the state without any input.
+    pub(super) fn advance(&mut self, now: Instant) {
+        if let Phase::Handshaking(handshake) = &mut self.phase
+            && self.control.is_empty()
+            && let Some(why) = handshake.refusal.take()
+        {
+            self.close(CloseReason::new(Initiator::Library, Cause::Handshake(why)), true);
+        }
+        let Phase::Open(open) = &mut self.phase else { return };
+        self.parked.set(open.port.parked());
+        // Once stopped, reading goes on only when there is room for a while.
+        let limit = limits::PARKED_BYTES - if self.reading { 0 } else { limits::STREAM_UNREAD };
+        let reading = self.parked.own() < limit && self.parked.has_room();
+        if reading != self.reading {
+            self.reading = reading;
+            self.events.push_back(Event::Backpressure(!reading));
+            self.timers.stop(Timer::SlowReader);
+            self.outgoing.restart_wait(now);
+            self.heard = now;
+            self.agent_heard = now;
+            self.timers.stop(Timer::Silence);
+        }
+        let Phase::Open(open) = &mut self.phase else { return };
+        if !self.reading && self.parked.own() < limit {
+            self.timers.start(Timer::Recheck, now + limits::RECHECK);
+        }
+        if !self.reading && open.port.holds_up_others() {
+            self.timers.start(Timer::SlowReader, now + limits::SLOW_READER);
+        } else {
+            self.timers.stop(Timer::SlowReader);
+        }
+        if open.ending == Ending::Draining && !open.port.has_unsent() && self.outgoing.unacked() == 0 {
+            open.ending = Ending::FlagWanted;
+        }
+        if open.ending == Ending::FlagWanted {
+            self.timers.stop(Timer::Drain);
+            // A websocket that does not even take the flag is not waited for longer than one that loses it.
+            self.timers.start(Timer::Terminate, now + limits::TERMINATE);
+            if !open.features.terminate_flag {
+                self.close(CloseReason::new(Initiator::Us, Cause::Requested), true);
+            }
+        }
+    }
+
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        let of_port = match &mut self.phase {
+            Phase::Open(Open { port, .. }) | Phase::Closed(_, Some(port)) => port.next_event(),
+            Phase::Handshaking(_) | Phase::Closed(_, None) => None,
+        };
+        of_port.or_else(|| self.events.pop_front())
+    }
+
+    pub(super) fn next_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if let Some(text) = self.text.take() {
+            return Some(Transmit::Text(text));
+        }
+        if let Some(receipt) = self.incoming.next_acknowledgement() {
+            return Some(once(self.acknowledgement(now, receipt)));
+        }
+        if let Some(bytes) = self.again.pop_front() {
+            return Some(again(bytes));
+        }
+        if let Some(bytes) = self.outgoing.next_resend(now) {
+            return Some(again(bytes));
+        }
+        if let Some((kind, payload)) = self.control.pop_front() {
+            return Some(self.sequenced(now, kind, &payload));
+        }
+        let Phase::Open(open) = &mut self.phase else { return None };
+        if open.shield == Shield::Wanted {
+            open.shield = Shield::Sent { sequence: self.outgoing.next_sequence(), wait: limits::SHIELD_RETRY };
+            self.timers.set(Timer::Shield, now + limits::SHIELD_RETRY);
+            return Some(if open.mode == Mode::Mux {
+                self.sequenced(now, PayloadKind::Output, &FrameHeader::nop().encode())
+            } else {
+                self.sequenced(now, PayloadKind::Size, &to_json(&Size { cols: 80, rows: 24 }))
+            });
+        }
+        match open.ending {
+            Ending::FlagWanted => Some(self.terminate_flag(now)),
+            Ending::FlagSent(_) => None,
+            Ending::No | Ending::Draining => self.data(now),
+        }
+    }
+
+    fn data(&mut self, now: Instant) -> Option<Transmit> {
+        let Phase::Open(open) = &mut self.phase else { return None };
+        if open.shield != Shield::Passed || self.paused || self.outgoing.is_resending() || !self.outgoing.has_room() {
+            return None;
+        }
+        let kind = open.port.output()?;
+        let sequence = self.outgoing.next_sequence();
+        let header = self.header(now, MessageKind::InputStreamData, kind, sequence, Flags::NONE);
+        let mut draft = Draft::new(&header, self.config.max_payload);
+        let Phase::Open(open) = &mut self.phase else { return None };
+        open.port.fill(now, sequence, draft.payload_mut(), self.config.max_payload);
+        // A stream that ended while it waited for its turn leaves nothing, and an empty message must not be sent: the
+        // references cannot even write one.
+        (draft.payload_len() > 0).then(|| self.keep(now, draft))
+    }
+
+    fn terminate_flag(&mut self, now: Instant) -> Transmit {
+        let sequence = self.outgoing.next_sequence();
+        if let Phase::Open(open) = &mut self.phase {
+            open.ending = Ending::FlagSent(sequence);
+        }
+        self.timers.set(Timer::Terminate, now + limits::TERMINATE);
+        self.sequenced(now, PayloadKind::Flag, &FlagKind::TerminateSession.encode())
+    }
+
+    fn sequenced(&mut self, now: Instant, kind: PayloadKind, payload: &[u8]) -> Transmit {
+        let sequence = self.outgoing.next_sequence();
+        let header = self.header(now, MessageKind::InputStreamData, kind, sequence, Flags::NONE);
+        let mut draft = Draft::new(&header, payload.len());
+        draft.payload_mut().put_slice(payload);
+        self.keep(now, draft)
+    }
+
+    fn keep(&mut self, now: Instant, draft: Draft) -> Transmit {
+        let keep = self.outgoing.sent(now, draft.len());
+        Transmit::Binary(Frame(FrameState::Kept(draft, keep)))
+    }
+
+    fn acknowledgement(&mut self, now: Instant, receipt: Receipt) -> Draft {
+        let header =
+            self.header(now, MessageKind::Acknowledge, PayloadKind::Undefined, SequenceNumber::ZERO, Flags::SYN_FIN);
+        let mut draft = Draft::new(&header, ACKNOWLEDGEMENT);
+        let kind = MessageKind::OutputStreamData;
+        Acknowledge::encode_into(draft.payload_mut(), kind.as_str(), receipt.id, receipt.sequence);
+        draft
+    }
+
+    fn header(
+        &mut self,
+        now: Instant,
+        kind: MessageKind,
+        payload_kind: PayloadKind,
+        sequence: SequenceNumber,
+        flags: Flags,
+    ) -> Header {
+        let elapsed = u64::try_from(now.saturating_duration_since(self.origin).as_millis()).unwrap_or(u64::MAX);
+        Header {
+            kind,
+            schema_version: 1,
+            // Peers take zero for a missing date.
+            created_ms: self.config.epoch_ms.saturating_add(elapsed).max(1),
+            sequence,
+            flags,
+            id: MessageId::from_random(self.random.u128(..)),
+            payload_kind,
+        }
+    }
+}
+
+fn once(draft: Draft) -> Transmit {
+    Transmit::Binary(Frame(FrameState::Once(draft)))
+}
+
+fn again(bytes: bytes::Bytes) -> Transmit {
+    Transmit::Binary(Frame(FrameState::Again(bytes)))
+}

@@ -1,0 +1,215 @@
+//! One connection to the destination, as both port modes see it.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::{CloseReason, limits, receive_buffer::ReceiveBuffer};
+
+/// Bytes of buffer that an idle stream may keep, for the next small write.
+const KEPT_CAPACITY: usize = 2048;
+
+/// What a read gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// This many bytes.
+    Data(usize),
+    /// The destination's side has ended, and everything it sent was read.
+    End,
+    /// Nothing yet: an [`Event::Readable`](super::Event::Readable) will come.
+    Pending,
+}
+
+/// Why a stream carries nothing (more).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The agent could not reach the destination.
+    #[error("the destination refused the connection or did not answer")]
+    Refused,
+    /// The session ended under it.
+    #[error("the session ended: {0}")]
+    SessionEnded(CloseReason),
+    /// Its reader stopped and held up the other streams of the session.
+    #[error("reset after its reader had held up the session for {} s", limits::SLOW_READER.as_secs())]
+    SlowReader,
+    /// Written after its own end.
+    #[error("written to after the end of the stream")]
+    Finished,
+    /// The agent has ended the stream and would throw the data away.
+    #[error("the destination has closed the connection")]
+    PeerFinished,
+    /// There is no such stream (any more).
+    #[error("no such stream")]
+    Unknown,
+}
+
+/// ```text
+///            open                finish()            FIN written
+///   (syn) ─────────▶ Flowing ──────────────▶ Wanted ─────────────▶ Sent      our direction
+///   (end: None) ──────────────── FIN of the agent, refusal, reset ──▶ Some   the agent's direction
+/// ```
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// Mux mode: the SYN has been written.
+    pub(super) opened: bool,
+    pub(super) finish: Finish,
+    /// Data of the application that is not in a message yet.
+    pub(super) unsent: BytesMut,
+    /// The application holds the stream. Without it what arrives is thrown away.
+    pub(super) held: bool,
+    /// In the scheduler's turn.
+    pub(super) queued: bool,
+    /// Something was received, ever.
+    pub(super) received: bool,
+    unread: ReceiveBuffer,
+    end: Option<Result<(), StreamError>>,
+    reader_waits: bool,
+    writer_waits: bool,
+}
+
+/// Our direction of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finish {
+    /// Open.
+    Flowing,
+    /// To be ended when what is unsent is sent.
+    Wanted,
+    /// Ended.
+    Sent,
+}
+
+/// Who has to be told after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[must_use]
+pub(super) struct Wake {
+    pub(super) reader: bool,
+    pub(super) writer: bool,
+}
+
+impl Stream {
+    pub(super) fn new() -> Self {
+        Self {
+            opened: false,
+            finish: Finish::Flowing,
+            unsent: BytesMut::new(),
+            held: true,
+            queued: false,
+            received: false,
+            unread: ReceiveBuffer::default(),
+            end: None,
+            reader_waits: false,
+            writer_waits: false,
+        }
+    }
+
+    /// A connection that needs no opening.
+    pub(super) fn opened() -> Self {
+        Self { opened: true, ..Self::new() }
+    }
+
+    /// Takes as much of `data` as there is room for; 0 means wait.
+    pub(super) fn write(&mut self, data: &[u8]) -> Result<usize, StreamError> {
+        match &self.end {
+            Some(Err(error)) => return Err(error.clone()),
+            _ if self.finish != Finish::Flowing => return Err(StreamError::Finished),
+            Some(Ok(())) => return Err(StreamError::PeerFinished),
+            None => {}
+        }
+        let count = data.len().min(limits::STREAM_UNSENT.saturating_sub(self.unsent.len()));
+        self.writer_waits = count == 0 && !data.is_empty();
+        self.unsent.extend_from_slice(&data[..count]);
+        Ok(count)
+    }
+
+    /// Moves up to `count` unsent bytes into a message.
+    pub(super) fn take(&mut self, count: usize, out: &mut BytesMut) -> Wake {
+        let count = count.min(self.unsent.len());
+        out.extend_from_slice(&self.unsent[..count]);
+        self.unsent.advance(count);
+        self.give_back();
+        let writer = self.writer_waits && self.unsent.len() <= limits::STREAM_UNSENT / 2;
+        self.writer_waits &= !writer;
+        Wake { writer, ..Wake::default() }
+    }
+
+    /// An idle stream does not keep the buffer of its last burst: bounds count what is held, not what is filled.
+    fn give_back(&mut self) {
+        if self.unsent.is_empty() && self.unsent.capacity() > KEPT_CAPACITY {
+            self.unsent = BytesMut::new();
+        }
+    }
+
+    pub(super) fn read(&mut self, out: &mut impl BufMut) -> Result<Read, StreamError> {
+        let count = self.unread.read(out);
+        if count > 0 || !out.has_remaining_mut() {
+            return Ok(Read::Data(count));
+        }
+        match &self.end {
+            None => {
+                self.reader_waits = true;
+                Ok(Read::Pending)
+            }
+            Some(Ok(())) => Ok(Read::End),
+            Some(Err(error)) => Err(error.clone()),
+        }
+    }
+
+    pub(super) fn receive(&mut self, data: Bytes) -> Wake {
+        self.received = true;
+        if !self.held || self.end.is_some() {
+            return Wake::default();
+        }
+        self.unread.push(data);
+        Wake { reader: std::mem::take(&mut self.reader_waits), writer: false }
+    }
+
+    /// The agent's direction ends; what was received before it can still be read. Only the first end counts.
+    pub(super) fn end(&mut self, end: Result<(), StreamError>) -> Wake {
+        if self.end.is_some() {
+            return Wake::default();
+        }
+        self.end = Some(end);
+        // The agent throws away whatever comes for a stream it has ended.
+        self.unsent = BytesMut::new();
+        Wake { reader: std::mem::take(&mut self.reader_waits), writer: std::mem::take(&mut self.writer_waits) }
+    }
+
+    /// The application lets go of the stream.
+    pub(super) fn release(&mut self) {
+        self.held = false;
+        self.unread.clear();
+        if self.finish == Finish::Flowing {
+            self.unsent = BytesMut::new();
+            self.finish = Finish::Wanted;
+        }
+    }
+
+    /// Ends the stream in place of whatever end it had, without what was not read: it must not look complete.
+    pub(super) fn reset(&mut self, error: StreamError) -> Wake {
+        self.unread.clear();
+        self.end = None;
+        self.end(Err(error))
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Whether it was reset here, with what was not read.
+    pub(super) fn was_reset(&self) -> bool {
+        matches!(self.end, Some(Err(StreamError::SlowReader)))
+    }
+
+    pub(super) fn unread(&self) -> usize {
+        self.unread.len()
+    }
+
+    /// Bytes above what one stream may hold for itself.
+    pub(super) fn parked(&self) -> usize {
+        self.unread.len().saturating_sub(limits::STREAM_UNREAD)
+    }
+
+    /// Whether something of it waits to be sent.
+    pub(super) fn has_output(&self) -> bool {
+        !self.opened || !self.unsent.is_empty() || self.finish == Finish::Wanted
+    }
+}

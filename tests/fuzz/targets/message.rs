@@ -1,0 +1,7 @@
+//! Fuzz target `message`: see `../bodies/message.rs`.
+#![no_main]
+
+#[path = "../bodies/mod.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::run("message", data));

@@ -1,0 +1,193 @@
+//! Sessions that carry one connection at a time: basic mode, one after another; raw mode, one for good.
+
+use ssmfwd::{
+    proto::{Cause, CloseReason, Event, Initiator, OpenError, Read, StreamError, StreamId, limits},
+    wire::PayloadKind,
+};
+
+use crate::peer::{BASIC, Peer, ms};
+
+// --- basic --------------------------------------------------------------------------------------------------
+
+#[test]
+fn data_goes_without_frames_and_the_flag_follows_it() {
+    let mut peer = Peer::ready(BASIC);
+    let stream = peer.open();
+    assert_eq!(peer.session.open_stream(), Err(OpenError::Busy));
+    peer.write(stream, b"hello");
+    peer.finish(stream);
+    assert_eq!(peer.lines(), ["2 Output hello", "3 Flag DisconnectToPort"]);
+    assert_eq!(peer.session.open_stream(), Err(OpenError::Busy), "the flag is not acknowledged");
+    assert_eq!(peer.read(stream), (vec![], Ok(Read::End)), "the agent closes without a word");
+}
+
+#[test]
+fn the_flag_waits_behind_all_data() {
+    let mut peer = Peer::ready(BASIC);
+    let stream = peer.open();
+    peer.write(stream, vec![b'x'; 5000]);
+    peer.session.finish(stream);
+    peer.release(stream);
+    let lines = peer.lines();
+    assert_eq!(lines.last().map(String::as_str), Some("7 Flag DisconnectToPort"), "{lines:?}");
+    assert_eq!(peer.payloads().iter().map(bytes::Bytes::len).sum::<usize>(), 5000 + 4);
+}
+
+#[test]
+fn the_next_connection_waits_for_the_flags_acknowledgement_and_silence() {
+    let mut peer = Peer::ready(BASIC);
+    let stream = peer.open();
+    peer.write(stream, b"x");
+    peer.finish(stream);
+    peer.lines();
+    peer.acknowledge(2);
+    peer.pass(ms(150));
+    assert_eq!(peer.events(), [], "the flag is not acknowledged");
+    peer.acknowledge(3);
+    peer.pass(ms(40));
+    peer.output(b"of the old connection");
+    peer.pass(limits::SETTLE - ms(1));
+    assert_eq!((peer.events(), peer.session.open_stream()), (vec![], Err(OpenError::Busy)));
+    // Each of its bytes starts the silence again, and two round trips may be longer than 50 ms.
+    peer.pass(ms(250));
+    assert_eq!(peer.events(), [Event::CanOpen]);
+    peer.output(b"a straggler");
+    let next = peer.open();
+    assert_eq!(next, StreamId(5));
+    assert_eq!(peer.read(next), (vec![], Ok(Read::Pending)), "stray bytes belong to nobody");
+    peer.write(next, b"second");
+    peer.drain();
+    assert_eq!(peer.data_lines(), ["4 Output second"]);
+    peer.output(b"reply");
+    assert_eq!(peer.read(next).0, b"reply");
+}
+
+#[test]
+fn the_silence_is_50_ms_or_two_round_trips() {
+    for (rtt, silence) in [(1, 50), (100, 200)] {
+        let mut peer = Peer::connected();
+        // Every round trip of the session takes as long.
+        peer.say(PayloadKind::HandshakeRequest, crate::peer::request(BASIC, r#"{"type":"LocalPortForwarding"}"#));
+        peer.pass(ms(rtt));
+        peer.acknowledge(0);
+        peer.say(PayloadKind::HandshakeComplete, b"{}");
+        peer.pass(ms(rtt.min(29)));
+        peer.acknowledge(1);
+        let stream = peer.open();
+        peer.write(stream, b"x");
+        peer.finish(stream);
+        peer.events();
+        peer.acknowledge(2);
+        peer.acknowledge(3);
+        let expected = (peer.session.rtt() * 2).max(limits::SETTLE);
+        assert!(expected >= ms(50) && expected <= ms(silence), "{expected:?}");
+        peer.pass(expected - ms(1));
+        assert_eq!(peer.events(), []);
+        peer.pass(ms(1));
+        assert_eq!(peer.events(), [Event::CanOpen]);
+    }
+}
+
+#[test]
+fn what_arrived_before_anybody_asked_is_the_first_connections() {
+    let mut peer = Peer::ready(BASIC);
+    peer.output(b"SSH-2.0-server\r\n");
+    assert_eq!(peer.events(), []);
+    let stream = peer.open();
+    assert_eq!(peer.read(stream), (b"SSH-2.0-server\r\n".to_vec(), Ok(Read::Pending)));
+}
+
+#[test]
+fn a_released_connection_sends_the_flag_alone() {
+    let mut peer = Peer::ready(BASIC);
+    let stream = peer.open();
+    peer.write(stream, b"never mind");
+    peer.release(stream);
+    assert_eq!(peer.lines(), ["2 Flag DisconnectToPort"]);
+}
+
+/// Its reader may be slower than the agent is with the next connection.
+#[test]
+fn what_had_arrived_stays_readable_when_the_next_connection_has_begun() {
+    let mut peer = Peer::ready(BASIC);
+    let first = peer.open();
+    peer.write(first, b"request");
+    peer.output(vec![b'r'; 100_000]);
+    peer.finish(first);
+    peer.acknowledge_all();
+    peer.pass(ms(1000));
+    assert_eq!(peer.events(), [Event::CanOpen]);
+    let second = peer.open();
+    peer.output(b"for the second");
+    assert_eq!(peer.session.occupancy().streams, 2);
+    let (data, end) = peer.read(first);
+    assert_eq!((data.len(), end), (100_000, Ok(Read::End)));
+    assert_eq!(peer.session.write(first, b"x"), Err(StreamError::Finished));
+    assert_eq!(peer.read(second), (b"for the second".to_vec(), Ok(Read::Pending)));
+    peer.finish(first);
+    peer.release(first);
+    assert!(peer.data_lines().iter().filter(|line| line.contains("DisconnectToPort")).count() == 1);
+    assert_eq!(peer.session.occupancy().streams, 1);
+    assert_eq!(peer.session.read(first, &mut Vec::new()), Err(StreamError::Unknown));
+}
+
+#[test]
+fn the_session_ends_an_open_connection_with_an_error() {
+    let mut peer = Peer::ready(BASIC);
+    let stream = peer.open();
+    peer.output(b"before");
+    peer.channel_closed("{}");
+    let (data, end) = peer.read(stream);
+    assert_eq!(data, b"before");
+    assert!(matches!(end, Err(StreamError::SessionEnded(_))));
+}
+
+// --- raw ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_raw_session_carries_one_connection() {
+    let mut peer = Peer::raw();
+    let stream = peer.open();
+    assert_eq!(peer.session.open_stream(), Err(OpenError::Used));
+    peer.write(stream, b"SSH-2.0-client\r\n");
+    peer.finish(stream);
+    assert_eq!(peer.lines(), ["2 Output SSH-2.0-client\\r\\n"], "nothing can be said of the end");
+    peer.output(b"reply");
+    assert_eq!(peer.read(stream), (b"reply".to_vec(), Ok(Read::Pending)), "it goes on until the session ends");
+    peer.release(stream);
+    assert_eq!(peer.session.open_stream(), Err(OpenError::Used));
+}
+
+#[test]
+fn the_agents_end_of_a_raw_session_is_an_ordinary_end() {
+    let mut peer = Peer::raw();
+    let stream = peer.open();
+    peer.output(b"goodbye");
+    peer.channel_closed(r#"{"Output":""}"#);
+    let reason = CloseReason::new(Initiator::Agent, Cause::ChannelClosed(String::new()));
+    assert!(peer.events().contains(&Event::Closed { reason, terminate: false }));
+    assert_eq!(peer.read(stream), (b"goodbye".to_vec(), Ok(Read::End)));
+}
+
+#[test]
+fn the_services_end_of_a_raw_session_is_an_error() {
+    let mut peer = Peer::raw();
+    let stream = peer.open();
+    peer.channel_closed(r#"{"Output":"Session timed out"}"#);
+    assert!(matches!(peer.read(stream).1, Err(StreamError::SessionEnded(_))));
+}
+
+#[test]
+fn a_destination_that_does_not_answer_is_named() {
+    let mut peer = Peer::connected();
+    peer.say(PayloadKind::HandshakeRequest, crate::peer::request(BASIC, r#"{"type":"LocalPortForwarding"}"#));
+    peer.acknowledge(0);
+    peer.say(PayloadKind::HandshakeComplete, b"{}");
+    // The agent's worker has died dialling: nobody acknowledges the shield.
+    while peer.session.closed().is_none() {
+        peer.input(ssmfwd::proto::Input::Pong);
+        peer.pass(ms(1000));
+    }
+    let text = peer.session.closed().expect("closed").to_string();
+    assert!(text.contains("the destination refused the connection or did not answer"), "{text}");
+}
