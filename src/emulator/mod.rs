@@ -1,3 +1,52 @@
-//! An emulated AWS on loopback. Feature `emulator`, never in the shipped program.
+//! An emulated AWS on loopback: SSM API, message gateway and agent. Feature `emulator`, never in the shipped program.
+//!
+//! For tests, benches, the demo, and other people's clients: anything that reads the usual AWS variables and speaks
+//! the data channel can use it. It verifies signatures, takes tokens once, plays the agent with its quirks and dials
+//! real TCP destinations; every fault is a field of [`EmulatorConfig`]. What it never does: import [`crate::proto`],
+//! because a shared state machine would agree with itself while both were wrong (`proto-notes/emulator.md`).
+//!
+//! ```text
+//!            ┌ api ───────┐
+//!  client ──▶│ server     │──▶ service: sessions, tokens, state
+//!            └ gateway ───┘          │ one thread per session
+//!                 ▲  websocket       ▼
+//!                 └──── mailbox ──▶ worker: line, relay, agent::AgentCore ──▶ destination (TCP)
+//! ```
+//!
+//! [`Emulator`] is the Rust face, `ssmfwd-emulator` the program, and the control path the face for everything else.
 
 pub mod agent;
+
+mod actions;
+mod api;
+mod clock;
+mod config;
+mod conn;
+mod control;
+mod destination;
+mod documents;
+mod gateway;
+mod instance;
+mod line;
+mod mailbox;
+mod meter;
+mod relay;
+mod server;
+mod service;
+mod sigv4;
+mod state;
+mod tally;
+mod tls;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use actions::Action;
+pub use config::{
+    AgentKind, ConfigPatchError, Counting, EmulatorConfig, Faults, Oversize, PayloadCap, RateCap, UpgradePolicy,
+};
+pub use documents::{AllowedValue, DocumentParameter, SessionDocument};
+pub use instance::Emulator;
+pub use sigv4::Credentials;
+pub use state::{ChannelState, EmulatorState, EndedBy, SessionState, Traffic};

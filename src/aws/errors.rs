@@ -1,0 +1,441 @@
+//! What the SDK's errors mean: its types and the service's codes to [`ControlError`].
+//!
+//! The remedies are not here; the command line adds them by kind.
+
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::{client::result::ConnectorError, http::Response};
+
+use crate::session::{ControlError, ControlErrorKind};
+
+/// Characters of a foreign text that are kept.
+const TEXT_LIMIT: usize = 600;
+
+/// Links of a foreign chain of errors that are kept.
+const CHAIN_LIMIT: usize = 12;
+
+/// Where credentials were looked for in vain, for people.
+const NOT_FOUND: &str =
+    "none are in the environment (which --profile overrides), the profile or the role of this machine";
+
+/// What exactly is wrong with configuration or credentials, where the kind of an error has more than one remedy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The profile that was named does not exist.
+    NoSuchProfile,
+    /// The profile, or another one that it needs, is incomplete or contradicts itself.
+    BrokenConfiguration,
+    /// The service does not know the access key, or its secret is another one.
+    WrongKeys,
+}
+
+impl Fault {
+    fn text(self) -> &'static str {
+        match self {
+            Self::NoSuchProfile => "neither the config file nor the credentials file has it",
+            Self::BrokenConfiguration => "the profile or one that it needs is not valid",
+            Self::WrongKeys => "the access key is not known, or the secret is not the one of this key",
+        }
+    }
+}
+
+/// The fault behind an error of this module, if it is one of those that are told apart.
+pub(crate) fn fault(error: &ControlError) -> Option<Fault> {
+    error.source.as_ref()?.downcast_ref::<Cause>()?.fault
+}
+
+/// A call in progress: what an error needs to know of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) operation: &'static str,
+    pub(super) resource: &'a str,
+}
+
+impl Call<'_> {
+    /// An error without another one below.
+    pub(super) fn error(self, kind: ControlErrorKind, message: impl Into<String>) -> ControlError {
+        ControlError {
+            kind,
+            operation: self.operation,
+            resource: self.resource.to_owned(),
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// An error that another one explains.
+    pub(super) fn caused(self, kind: ControlErrorKind, message: impl Into<String>, below: &dyn Error) -> ControlError {
+        let source = Cause::of(below, CHAIN_LIMIT).map(|cause| Box::new(cause) as _);
+        ControlError { source, ..self.error(kind, message) }
+    }
+
+    /// Credentials could not be loaded.
+    pub(super) fn no_credentials(self, error: &CredentialsError) -> ControlError {
+        use ControlErrorKind as Kind;
+        let kind = credentials_kind(error);
+        let message = match kind {
+            Kind::NoCredentials => "no credentials could be loaded",
+            Kind::ExpiredCredentials => "the credentials or the login behind them have expired",
+            Kind::AccessDenied => "the role or account of the profile is not allowed to be used",
+            Kind::ClockSkew => "credentials could not be loaded because the clock of this machine is wrong",
+            Kind::Throttled => "too many calls for credentials",
+            _ => "credentials could not be loaded",
+        };
+        // The outermost text says no more than this.
+        let below = error.source().and_then(|below| Cause::of(below, CHAIN_LIMIT));
+        let cause = match error {
+            CredentialsError::InvalidConfiguration(_) => below.map(|cause| cause.with(Fault::BrokenConfiguration)),
+            // Every provider and why it has none, most of them nothing that the user has ever heard of.
+            _ => below.map(|cause| match cause.text.starts_with("no credentials found in chain") {
+                true if kind == Kind::NoCredentials => Cause::new(NOT_FOUND),
+                _ => cause,
+            }),
+        };
+        ControlError { source: cause.map(|cause| Box::new(cause) as _), ..self.error(kind, message) }
+    }
+
+    /// A configuration that is no use as it is.
+    pub(super) fn fault(self, kind: ControlErrorKind, message: impl Into<String>, fault: Fault) -> ControlError {
+        let cause = Cause::new(fault.text()).with(fault);
+        ControlError { source: Some(Box::new(cause)), ..self.error(kind, message) }
+    }
+
+    /// A call failed. `to` is the host and port it went to, if it got that far.
+    pub(super) fn failed<E>(self, error: &SdkError<E, Response>, to: Option<&str>) -> ControlError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        use ControlErrorKind as Kind;
+        if let Some(credentials) = find::<CredentialsError>(error) {
+            return self.no_credentials(credentials);
+        }
+        let host = to.unwrap_or("the service");
+        match error {
+            SdkError::ServiceError(refusal) => {
+                let status = refusal.raw().status().as_u16();
+                let code = refusal.err().code().unwrap_or_default();
+                let said = refusal.err().message().map(one_line).unwrap_or_default();
+                let kind = service_kind(code, &said, status);
+                let message = match (said.trim_end_matches('.'), code) {
+                    ("", "") => format!("{host} answered with status {status}"),
+                    ("", code) => one_line(code),
+                    (said, "") => said.to_owned(),
+                    (said, code) => format!("{said} ({})", one_line(code)),
+                };
+                // What the service said is the whole story; the SDK's error repeats it.
+                match kind {
+                    Kind::ExpiredCredentials if means_wrong_keys(code) => self.fault(kind, message, Fault::WrongKeys),
+                    _ => self.error(kind, message),
+                }
+            }
+            SdkError::ResponseError(answer) => {
+                let status = answer.raw().status().as_u16();
+                let (kind, message) = match status {
+                    _ if is_broken_off(error) => (Kind::Network, format!("the answer of {host} broke off")),
+                    429 => (Kind::Throttled, format!("{host} answered with status 429")),
+                    500.. => (Kind::Service, format!("{host} answered with status {status}")),
+                    200..300 => (Kind::BadAnswer, format!("the answer of {host} cannot be read")),
+                    // A service of AWS always names an error: this is somebody in between.
+                    _ => (Kind::BadAnswer, format!("{host} answered with status {status} and no reason: a proxy?")),
+                };
+                self.below(kind, message, error)
+            }
+            SdkError::TimeoutError(_) => self.below(Kind::Network, format!("{host} did not answer in time"), error),
+            SdkError::DispatchFailure(failure) if failure.is_timeout() => {
+                self.below(Kind::Network, format!("{host} did not answer in time"), error)
+            }
+            SdkError::DispatchFailure(failure) if failure.is_io() => {
+                self.below(Kind::Network, format!("{host} cannot be reached"), error)
+            }
+            SdkError::DispatchFailure(failure) if failure.as_other().is_some() || is_broken_off(error) => {
+                self.below(Kind::Network, format!("the exchange with {host} failed"), error)
+            }
+            SdkError::DispatchFailure(_) => self.below(Kind::InvalidRequest, "the request cannot be sent", error),
+            // The SDK refused its input or its settings (and whatever a later SDK adds).
+            _ => self.below(Kind::InvalidRequest, "the request cannot be made", error),
+        }
+    }
+
+    /// With what is below the outermost texts, which say no more than `message`.
+    fn below(self, kind: ControlErrorKind, message: impl Into<String>, error: &(dyn Error + 'static)) -> ControlError {
+        match chain(error).skip(1).find(|error| !error.is::<ConnectorError>()) {
+            Some(below) => self.caused(kind, message, below),
+            None => self.error(kind, message),
+        }
+    }
+}
+
+/// The kind of a refusal, by its code; by its text where a code means several things.
+fn service_kind(code: &str, said: &str, status: u16) -> ControlErrorKind {
+    use ControlErrorKind as Kind;
+    match code {
+        "TargetNotConnected" | "InvalidInstanceId" => Kind::TargetNotConnected,
+        "DoesNotExistException" => Kind::NoSuchSession,
+        "BadRequest" | "BadRequestException" | "ValidationException" if says_not_connected(said) => {
+            Kind::TargetNotConnected
+        }
+        // An agent or a service that is too old for the document, or a document for another kind of target.
+        "BadRequest" | "BadRequestException" | "ValidationException" if said.contains("not supported") => {
+            Kind::InvalidDocument
+        }
+        "RequestExpired" | "RequestTimeTooSkewed" | "RequestInTheFuture" => Kind::ClockSkew,
+        // "Signature expired: ... is now earlier than ..." and "Signature not yet current: ...".
+        "InvalidSignatureException" | "SignatureDoesNotMatch"
+            if said.contains("Signature expired") || said.contains("Signature not yet current") =>
+        {
+            Kind::ClockSkew
+        }
+        "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidAccessKeyId"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "IncompleteSignatureException"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "TokenRefreshRequired" => Kind::ExpiredCredentials,
+        "RequestLimitExceeded" | "BandwidthLimitExceeded" | "SlowDown" => Kind::Throttled,
+        "UnauthorizedOperation" | "NotAuthorized" | "OptInRequired" => Kind::AccessDenied,
+        _ if code.starts_with("AccessDenied") => Kind::AccessDenied,
+        _ if code.starts_with("InvalidDocument") => Kind::InvalidDocument,
+        _ if code.starts_with("ExpiredToken") => Kind::ExpiredCredentials,
+        _ if code.starts_with("Throttl")
+            || code.starts_with("TooManyRequests")
+            || code.starts_with("RequestThrottl") =>
+        {
+            Kind::Throttled
+        }
+        _ if status >= 500 || code.starts_with("InternalServer") || code.starts_with("ServiceUnavailable") => {
+            Kind::Service
+        }
+        _ if status == 429 => Kind::Throttled,
+        _ if status == 403 => Kind::AccessDenied,
+        _ => Kind::InvalidRequest,
+    }
+}
+
+/// Whether a code says that the keys never were right, or are no longer known; to log in again may not help.
+fn means_wrong_keys(code: &str) -> bool {
+    matches!(
+        code,
+        "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidAccessKeyId"
+            | "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+    )
+}
+
+/// "i-0123456789abcdef0 is not connected.", which some paths of the service send as a bad request.
+fn says_not_connected(said: &str) -> bool {
+    said.contains("is not connected") || said.contains("TargetNotConnected")
+}
+
+/// The kind of a failure to load credentials. Its types are mostly private to the SDK, so its texts must do.
+fn credentials_kind(error: &CredentialsError) -> ControlErrorKind {
+    use ControlErrorKind as Kind;
+    if matches!(error, CredentialsError::ProviderTimedOut(_)) {
+        return Kind::Network;
+    }
+    let texts: Vec<String> = chain(error).map(ToString::to_string).collect();
+    let says = |words: &[&str]| texts.iter().any(|text| words.iter().any(|word| text.contains(word)));
+    if says(&["Signature expired", "Signature not yet current", "RequestTimeTooSkewed"]) {
+        Kind::ClockSkew
+    } else if says(&["ExpiredToken", "UnauthorizedException", "SSO token", "InvalidClientTokenId", "InvalidGrant"])
+        || texts.iter().any(|text| text.contains("failed to read") && text.contains("sso"))
+    {
+        // A login that has expired, was ended, or never took place here: the remedy is one.
+        Kind::ExpiredCredentials
+    } else if matches!(error, CredentialsError::CredentialsNotLoaded(_)) {
+        Kind::NoCredentials
+    } else if says(&["AccessDenied", "ForbiddenException"]) {
+        Kind::AccessDenied
+    } else if says(&["Throttl", "TooManyRequests"]) {
+        Kind::Throttled
+    } else if find::<ConnectorError>(error).is_some() {
+        Kind::Network
+    } else {
+        Kind::NoCredentials
+    }
+}
+
+/// Whether an exchange failed at or below HTTP, which is the network's fault and not the service's.
+fn is_broken_off(error: &(dyn Error + 'static)) -> bool {
+    find::<hyper::Error>(error).is_some() || find::<std::io::Error>(error).is_some()
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source()).take(CHAIN_LIMIT)
+}
+
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
+/// A foreign error as text, and those below it. The errors of the SDK are not kept themselves: printed with `{:?}`, the
+/// way of `unwrap` and of many loggers, they show raw answers, and answers hold tokens.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct Cause {
+    text: String,
+    fault: Option<Fault>,
+    #[source]
+    below: Option<Box<Self>>,
+}
+
+impl Cause {
+    fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), fault: None, below: None }
+    }
+
+    fn with(self, fault: Fault) -> Self {
+        Self { fault: Some(fault), ..self }
+    }
+
+    /// `None` for an error without words. One that repeats the end of the one above is left out, as are those too deep.
+    fn of(error: &dyn Error, depth: usize) -> Option<Self> {
+        let depth = depth.checked_sub(1)?;
+        let text = one_line(&error.to_string());
+        let below = error.source().and_then(|below| Self::of(below, depth));
+        match below {
+            Some(below) if text.is_empty() || text == below.text => Some(below),
+            Some(below) if text.ends_with(&below.text) => Some(Self { text, fault: None, below: below.below }),
+            None if text.is_empty() => None,
+            below => Some(Self { text, fault: None, below: below.map(Box::new) }),
+        }
+    }
+}
+
+/// A foreign text in one line of bounded length. A refused signature is explained with the canonical request, security
+/// token included: that part is dropped.
+fn one_line(text: &str) -> String {
+    let text = text.split("The Canonical String").next().unwrap_or_default();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let line: String =
+        lines.join("; ").replace(":; ", ": ").chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+    match line.char_indices().nth(TEXT_LIMIT) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_their_kinds() {
+        use ControlErrorKind as Kind;
+        for (code, said, status, kind) in [
+            ("AccessDeniedException", "User: x is not authorized", 400, Kind::AccessDenied),
+            ("AccessDenied", "", 403, Kind::AccessDenied),
+            ("TargetNotConnected", "i-1 is not connected.", 400, Kind::TargetNotConnected),
+            ("BadRequest", "i-1 is not connected.", 400, Kind::TargetNotConnected),
+            ("ValidationException", "1 validation error detected", 400, Kind::InvalidRequest),
+            ("BadRequest", "port forwarding sessions to remote hosts are not supported", 400, Kind::InvalidDocument),
+            ("InvalidDocument", "", 400, Kind::InvalidDocument),
+            ("InvalidDocumentVersion", "", 400, Kind::InvalidDocument),
+            ("ExpiredTokenException", "", 400, Kind::ExpiredCredentials),
+            ("ExpiredToken", "", 403, Kind::ExpiredCredentials),
+            ("UnrecognizedClientException", "", 400, Kind::ExpiredCredentials),
+            ("InvalidSignatureException", "does not match", 400, Kind::ExpiredCredentials),
+            ("InvalidSignatureException", "Signature expired: 1 is now earlier than 2", 400, Kind::ClockSkew),
+            ("InvalidSignatureException", "Signature not yet current: 1", 400, Kind::ClockSkew),
+            ("RequestExpired", "", 400, Kind::ClockSkew),
+            ("RequestTimeTooSkewed", "", 403, Kind::ClockSkew),
+            ("ThrottlingException", "Rate exceeded", 400, Kind::Throttled),
+            ("TooManyRequestsException", "", 429, Kind::Throttled),
+            ("DoesNotExistException", "", 400, Kind::NoSuchSession),
+            ("InternalServerError", "", 500, Kind::Service),
+            ("SomethingNew", "", 503, Kind::Service),
+            ("SomethingNew", "", 403, Kind::AccessDenied),
+            ("SomethingNew", "", 400, Kind::InvalidRequest),
+        ] {
+            assert_eq!(service_kind(code, said, status), kind, "{code}: {said}");
+        }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Text(&'static str, #[source] Option<Box<Self>>);
+
+    #[test]
+    fn failures_to_load_credentials_have_their_kinds() {
+        use ControlErrorKind as Kind;
+        let deep = |text| Text("service error", Some(Box::new(Text(text, None))));
+        let io = || ConnectorError::io("connection refused".into());
+        for (error, kind) in [
+            (CredentialsError::not_loaded_no_source(), Kind::NoCredentials),
+            (CredentialsError::not_loaded("no credentials found in chain"), Kind::NoCredentials),
+            (CredentialsError::invalid_configuration("profile `x` was not defined"), Kind::NoCredentials),
+            (CredentialsError::provider_timed_out(std::time::Duration::from_secs(5)), Kind::Network),
+            (CredentialsError::provider_error(io()), Kind::Network),
+            (
+                CredentialsError::provider_error(deep("UnauthorizedException: Session token not found or invalid")),
+                Kind::ExpiredCredentials,
+            ),
+            (CredentialsError::provider_error(deep("ExpiredTokenException: expired")), Kind::ExpiredCredentials),
+            (
+                CredentialsError::provider_error(deep("the SSO token has expired and cannot be refreshed")),
+                Kind::ExpiredCredentials,
+            ),
+            (CredentialsError::provider_error(deep("failed to load the cached SSO token")), Kind::ExpiredCredentials),
+            (
+                CredentialsError::provider_error(deep("failed to read `/home/me/.aws/sso/cache/0a.json`")),
+                Kind::ExpiredCredentials,
+            ),
+            (CredentialsError::provider_error(deep("AccessDenied: sts:AssumeRole")), Kind::AccessDenied),
+            (CredentialsError::provider_error(deep("ThrottlingException: slower")), Kind::Throttled),
+            (CredentialsError::unhandled("odd"), Kind::NoCredentials),
+        ] {
+            assert_eq!(credentials_kind(&error), kind, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_that_cannot_be_had_are_explained_in_one_sentence() {
+        let call = Call { operation: "StartSession", resource: "i-0a" };
+        let attempts = "no credentials found in chain. Attempted:\n  Environment: x\n  Profile: y";
+        let error = call.no_credentials(&CredentialsError::not_loaded(attempts));
+        assert_eq!(error.source.as_ref().map(ToString::to_string).as_deref(), Some(NOT_FOUND));
+        assert_eq!(fault(&error), None);
+
+        let error = call.no_credentials(&CredentialsError::invalid_configuration("missing credential source in `x`"));
+        assert_eq!(fault(&error), Some(Fault::BrokenConfiguration));
+        assert_eq!(error.source.map(|cause| cause.to_string()).as_deref(), Some("missing credential source in `x`"));
+    }
+
+    #[test]
+    fn wrong_keys_are_told_from_expired_ones() {
+        for code in ["UnrecognizedClientException", "InvalidSignatureException", "SignatureDoesNotMatch"] {
+            assert!(means_wrong_keys(code), "{code}");
+        }
+        for code in ["ExpiredTokenException", "ExpiredToken", "TokenRefreshRequired"] {
+            assert!(!means_wrong_keys(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn foreign_texts_become_one_line_without_canonical_requests() {
+        assert_eq!(one_line(" a:\r\n\n  b\t\u{1b}[31mc \nd"), "a: b  [31mc; d");
+        let refused = "The request signature does not match.\n\nThe Canonical String for this request should have \
+                       been\n'POST\n/\n\nhost:x\nx-amz-security-token:SECRET\n'";
+        assert_eq!(one_line(refused), "The request signature does not match.");
+        let long = one_line(&"ä".repeat(10_000));
+        assert_eq!(long.chars().count(), TEXT_LIMIT + 1);
+    }
+
+    #[test]
+    fn causes_are_neither_repeated_nor_endless() {
+        let repeated = Text("io error: refused", Some(Box::new(Text("refused", Some(Box::new(Text("why", None)))))));
+        let cause = Cause::of(&repeated, CHAIN_LIMIT).expect("words");
+        assert_eq!(cause.to_string(), "io error: refused");
+        assert_eq!(cause.source().map(ToString::to_string).as_deref(), Some("why"));
+
+        let endless = (0..100).fold(Text("end", None), |below, _| Text("more", Some(Box::new(below))));
+        assert!(chain(&Cause::of(&endless, CHAIN_LIMIT).expect("words")).count() <= CHAIN_LIMIT);
+    }
+}

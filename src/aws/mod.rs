@@ -1,0 +1,282 @@
+//! The control plane on the AWS SDK: it starts, resumes and ends sessions, and signs websocket upgrades.
+//!
+//! ```text
+//! session ── ControlPlane ──▶ Aws ──▶ SSM client ──▶ service
+//!                              │          └ Exchange: where requests went, what time it is there
+//!                              ├── CachedCredentials: one cache for calls and signatures
+//!                              └── stream_url, sign: where a data channel may go, and its signature
+//! ```
+//!
+//! No protocol rules live here, and nothing above this module sees a type of the SDK, except callers that bring
+//! their own [`SdkConfig`].
+
+mod api;
+#[cfg(test)]
+mod canned;
+mod credentials;
+mod endpoint;
+mod errors;
+mod exchange;
+mod partition;
+mod sign;
+mod stream_url;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use aws_config::{
+    BehaviorVersion, ConfigLoader, Region, SdkConfig,
+    identity::IdentityCache,
+    profile::{ProfileFileLoadError, ProfileSet},
+    retry::RetryConfig,
+    timeout::TimeoutConfig,
+};
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, error::CredentialsError};
+use aws_sdk_ssm::config::Builder;
+use aws_types::{
+    os_shim_internal::{Env, Fs},
+    sdk_ua_metadata::FrameworkMetadata,
+};
+
+pub(crate) use self::errors::{Fault, fault};
+use self::{credentials::CachedCredentials, endpoint::CheckedEndpoint, errors::Call, exchange::Exchange};
+use crate::session::{ControlError, ControlErrorKind};
+
+/// One try of a call, sent to answered. The SDK itself waits for ever.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A call with all its tries: what a caller waits at most.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Tries of one call; the SDK's own default. The environment's `AWS_MAX_ATTEMPTS` and `AWS_RETRY_MODE` are not read:
+/// values that the SDK does not like make it panic, and retries over minutes are the session's business.
+const ATTEMPTS: u32 = 3;
+
+/// What a user may choose. What is absent comes from where the SDK looks: environment, profile files, the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct AwsOptions {
+    /// A profile of the AWS configuration files. Naming one means its credentials, as with the AWS CLI: those of the
+    /// environment are then ignored.
+    pub profile: Option<String>,
+    /// The region, such as `eu-west-1`.
+    pub region: Option<String>,
+    /// Where the SSM API is, such as `https://vpce-0a1b.ssm.eu-west-1.vpce.amazonaws.com`. Other services that
+    /// credentials may need (STS, SSO) are not redirected.
+    pub endpoint_url: Option<String>,
+}
+
+/// The SSM API of one account and region.
+///
+/// Credentials are loaded at the first call and kept until shortly before they expire.
+pub struct Aws {
+    client: aws_sdk_ssm::Client,
+    credentials: Arc<CachedCredentials>,
+    exchange: Exchange,
+    region: String,
+    profile: Option<String>,
+}
+
+impl Aws {
+    /// Reads the AWS configuration: environment variables and profile files, and the machine's own region only if
+    /// these name none. No credentials are loaded yet.
+    ///
+    /// # Errors
+    /// [`NoRegion`](ControlErrorKind::NoRegion) if no usable region is known,
+    /// [`InvalidRequest`](ControlErrorKind::InvalidRequest) if the endpoint is not an HTTP URL or there is no such
+    /// profile, [`NoCredentials`](ControlErrorKind::NoCredentials) if the files that should have it cannot be read.
+    pub async fn load(mut options: AwsOptions) -> Result<Self, ControlError> {
+        let chosen = options.profile.clone().or_else(|| std::env::var("AWS_PROFILE").ok());
+        // A profile that is not there would otherwise be passed over: for the region, and for credentials.
+        if let Some(profile) = chosen.filter(|name| !name.is_empty()) {
+            check_profile(&profile, profiles().await)?;
+        }
+        let mut loader = loader();
+        if let Some(region) = &options.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(profile) = &options.profile {
+            loader = loader.profile_name(profile);
+        }
+        let mut config = loader.load().await;
+        if let Some(profile) = &options.profile {
+            config = config
+                .to_builder()
+                .credentials_provider(SharedCredentialsProvider::new(credentials::of_profile(profile, &config)))
+                .build();
+        }
+        if options.profile.is_none() {
+            options.profile = std::env::var("AWS_PROFILE").ok().filter(|name| !name.is_empty());
+        }
+        Self::from_sdk_config(&config, options)
+    }
+
+    /// The same with a configuration of the caller's, for example with credentials from elsewhere. Region and
+    /// endpoint of `options` win over those of `config`; the profile is only a name for messages.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_sdk_config(config: &SdkConfig, options: AwsOptions) -> Result<Self, ControlError> {
+        let region = options.region.as_deref().or_else(|| config.region().map(Region::as_ref));
+        let region = usable_region(region, options.profile.as_deref())?.to_owned();
+
+        let exchange = Exchange::new(config.time_source().unwrap_or_default());
+        let credentials = Arc::new(CachedCredentials::new(config.credentials_provider(), exchange.clone()));
+        let provider: Arc<dyn ProvideCredentials> = Arc::clone(&credentials) as _;
+
+        let mut ssm = Builder::from(config)
+            .region(Region::new(region.clone()))
+            .timeout_config(timeouts())
+            // One cache for calls and signatures: ours.
+            .credentials_provider(SharedCredentialsProvider::from(provider))
+            .identity_cache(IdentityCache::no_cache())
+            .endpoint_resolver(CheckedEndpoint::default())
+            .interceptor(exchange.clone());
+        if config.behavior_version().is_none() {
+            ssm.set_behavior_version(Some(BehaviorVersion::latest()));
+        }
+        if let Some(url) = options.endpoint_url {
+            endpoint::check(&url).map_err(|reason| LOADING.error(ControlErrorKind::InvalidRequest, reason))?;
+            ssm.set_endpoint_url(Some(url));
+        }
+        let client = aws_sdk_ssm::Client::from_conf(ssm.build());
+        Ok(Self { client, credentials, exchange, region, profile: options.profile })
+    }
+
+    /// The region, such as `eu-west-1`.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// The profile that was chosen, by option or environment.
+    #[must_use]
+    pub fn profile(&self) -> Option<&str> {
+        self.profile.as_deref()
+    }
+}
+
+impl fmt::Debug for Aws {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aws").field("region", &self.region).field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+/// The SDK's loader, told what it must not take from the environment and who we are (CloudTrail shows it).
+fn loader() -> ConfigLoader {
+    let loader = aws_config::defaults(BehaviorVersion::latest())
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
+    match FrameworkMetadata::new("ssmfwd", Some(env!("CARGO_PKG_VERSION"))) {
+        Ok(ssmfwd) => loader.framework_metadata(ssmfwd),
+        Err(_) => loader,
+    }
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT).build()
+}
+
+/// StartSession is not idempotent: a try that is given up may have started a session that nobody knows of, and the next
+/// try another one. So it is not given up before the whole call is.
+fn without_attempt_timeout() -> TimeoutConfig {
+    TimeoutConfig::builder().disable_operation_attempt_timeout().operation_timeout(OPERATION_TIMEOUT).build()
+}
+
+const LOADING: Call<'static> = Call { operation: "loading", resource: "the AWS configuration" };
+
+#[expect(deprecated, reason = "the type's new home is a crate that is otherwise not ours to name")]
+async fn profiles() -> Result<ProfileSet, ProfileFileLoadError> {
+    let files = aws_config::profile::profile_file::ProfileFiles::default();
+    aws_config::profile::load(&Fs::real(), &Env::real(), &files, None).await
+}
+
+/// A profile that was named must exist. The one that is meant when none is named need not.
+fn check_profile(name: &str, profiles: Result<ProfileSet, ProfileFileLoadError>) -> Result<(), ControlError> {
+    match profiles {
+        Ok(profiles) if name == "default" || profiles.get_profile(name).is_some() => Ok(()),
+        Ok(_) => {
+            let message = format!("there is no profile `{name}` in the AWS configuration files");
+            Err(LOADING.fault(ControlErrorKind::InvalidRequest, message, Fault::NoSuchProfile))
+        }
+        Err(error) => Err(LOADING.no_credentials(&CredentialsError::invalid_configuration(error))),
+    }
+}
+
+/// A region becomes part of a host name and of every signature: anything but a host label is an error now, not a
+/// riddle later.
+fn usable_region<'a>(region: Option<&'a str>, profile: Option<&str>) -> Result<&'a str, ControlError> {
+    let message = match region.map(str::trim).filter(|region| !region.is_empty()) {
+        Some(region) if partition::is_label(region) => return Ok(region),
+        Some(region) => format!("`{region}` is not the name of a region"),
+        None => {
+            let profile = profile.unwrap_or("default");
+            format!("no region is known: give --region, set AWS_REGION, or set `region` in the profile {profile}")
+        }
+    };
+    Err(LOADING.error(ControlErrorKind::NoRegion, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(region: Option<&str>, options: AwsOptions) -> Result<Aws, ControlError> {
+        let config = SdkConfig::builder().region(region.map(|name| Region::new(name.to_owned()))).build();
+        Aws::from_sdk_config(&config, options)
+    }
+
+    #[test]
+    fn a_missing_region_names_the_remedies() {
+        let error = load(None, AwsOptions::default()).expect_err("no region");
+        assert_eq!(error.kind, ControlErrorKind::NoRegion);
+        let text = error.to_string();
+        assert!(text.contains("--region") && text.contains("AWS_REGION"), "{text}");
+
+        let options = AwsOptions { profile: Some("dev".to_owned()), ..AwsOptions::default() };
+        let text = load(Some(" "), options).expect_err("blank").to_string();
+        assert!(text.ends_with("in the profile dev"), "{text}");
+    }
+
+    #[test]
+    fn a_region_that_cannot_be_part_of_a_host_is_refused() {
+        for region in ["eu west 1", "eu-west-1.evil.com", "a/b", "x@y", "-a", "a-", "\u{fc}-1"] {
+            let error = load(Some(region), AwsOptions::default()).expect_err(region);
+            assert_eq!(error.kind, ControlErrorKind::NoRegion, "{region}");
+        }
+    }
+
+    #[tokio::test]
+    #[expect(deprecated, reason = "the type's new home is a crate that is otherwise not ours to name")]
+    async fn a_profile_must_exist() {
+        use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
+        let check = async |name: &str, contents: &str| {
+            let files = ProfileFiles::builder().with_contents(ProfileFileKind::Config, contents).build();
+            let none = Env::from_slice(&[]);
+            check_profile(name, aws_config::profile::load(&Fs::from_slice(&[]), &none, &files, None).await)
+        };
+        let contents = "[profile dev]\nregion = eu-west-1\n";
+        check("dev", contents).await.expect("it is there");
+        check("default", contents).await.expect("need not be there");
+        let error = check("prod", contents).await.expect_err("it is not there");
+        assert_eq!((error.kind, fault(&error)), (ControlErrorKind::InvalidRequest, Some(Fault::NoSuchProfile)));
+        assert!(error.to_string().ends_with("there is no profile `prod` in the AWS configuration files"), "{error}");
+        let error = check("dev", "[profile dev\n").await.expect_err("a bracket is missing");
+        assert_eq!(fault(&error), Some(Fault::BrokenConfiguration), "{error:?}");
+    }
+
+    #[test]
+    fn the_option_wins_over_the_configuration() {
+        let options = AwsOptions { region: Some("eu-west-1".to_owned()), ..AwsOptions::default() };
+        let aws = load(Some("us-east-1"), options).expect("two regions");
+        assert_eq!((aws.region(), aws.profile()), ("eu-west-1", None));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_not_a_url_is_refused_and_not_repeated() {
+        for url in ["localhost", "http://me:hunter2@host", ""] {
+            let options = AwsOptions { endpoint_url: Some(url.to_owned()), ..AwsOptions::default() };
+            let error = load(Some("eu-west-1"), options).expect_err(url);
+            assert_eq!(error.kind, ControlErrorKind::InvalidRequest, "{url}");
+            assert!(!error.to_string().contains("hunter2"));
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The partitions of AWS as seen in host names. Which services exist where is not known here.
+
+/// Suffixes of the hosts of AWS services, dual-stack ones included, as in the partition table that the SDK carries
+/// (aws-sdk-ssm 1.133: all eight partitions). Whether Session Manager has dual-stack hosts in the isolated partitions
+/// is not known; that these names belong to AWS is.
+const SUFFIXES: [&str; 14] = [
+    // aws, aws-us-gov
+    "amazonaws.com",
+    "api.aws",
+    // aws-cn
+    "amazonaws.com.cn",
+    "api.amazonwebservices.com.cn",
+    // aws-eusc
+    "amazonaws.eu",
+    "api.amazonwebservices.eu",
+    // aws-iso
+    "c2s.ic.gov",
+    "api.aws.ic.gov",
+    // aws-iso-b
+    "sc2s.sgov.gov",
+    "api.aws.scloud",
+    // aws-iso-e
+    "cloud.adc-e.uk",
+    "api.cloud-aws.adc-e.uk",
+    // aws-iso-f
+    "csp.hci.ic.gov",
+    "api.aws.hci.ic.gov",
+];
+
+/// The labels of a lower-case host before the suffix of its partition; `None` if it is not a host of AWS.
+pub(super) fn service_labels(host: &str) -> Option<&str> {
+    SUFFIXES.iter().find_map(|suffix| host.strip_suffix(suffix)?.strip_suffix('.'))
+}
+
+/// Whether a host is AWS's, in any spelling that resolves to one.
+pub(super) fn owns(host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    SUFFIXES.contains(&host) || service_labels(host).is_some()
+}
+
+/// Whether a text is one label of a host name, in either case.
+pub(super) fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Whether a lower-case label looks like a region: `eu-west-1`, `us-gov-east-1`, `eusc-de-east-1`, `us-isob-west-1`.
+pub(super) fn is_region(label: &str) -> bool {
+    let Some((words, number)) = label.rsplit_once('-') else { return false };
+    let words_fit = words.split('-').all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase()));
+    words_fit
+        && (2..=4).contains(&words.split('-').count())
+        && (1..=2).contains(&number.len())
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_of_every_partition_are_recognised() {
+        for region in [
+            "eu-west-1",
+            "ap-southeast-7",
+            "us-gov-west-1",
+            "cn-northwest-1",
+            "eusc-de-east-1",
+            "us-iso-east-1",
+            "us-isob-west-1",
+            "eu-isoe-west-1",
+            "us-isof-south-1",
+        ] {
+            assert!(is_region(region), "{region}");
+        }
+        for other in
+            ["", "eu", "eu-1", "eu-west", "eu-west-", "eu--1", "eu-west-1a", "eu-west-100", "EU-west-1", "e.w-1"]
+        {
+            assert!(!is_region(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn hosts_of_aws_are_told_from_lookalikes() {
+        for host in ["ssm.eu-west-1.amazonaws.com", "SSM.cn-north-1.AmazonAWS.com.cn", "x.api.aws.", "amazonaws.com"] {
+            assert!(owns(host), "{host}");
+        }
+        for host in ["evilamazonaws.com", "amazonaws.com.evil", "aws", "localhost", "", "."] {
+            assert!(!owns(host), "{host}");
+        }
+    }
+}

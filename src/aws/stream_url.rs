@@ -1,0 +1,222 @@
+//! Where a StreamUrl may point: the token goes there, so not just anywhere.
+//!
+//! Nothing here changes a URL or resolves a name (`proto-notes/websocket.md#stream-url`).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::partition;
+use crate::session::StreamUrl;
+
+/// Checks a StreamUrl against the rule: a host of Session Manager over TLS at port 443. If the SSM endpoint is not one
+/// of AWS's, its own host will do too, at any port, and without TLS if it is this machine.
+///
+/// `endpoint` is the host that the SSM call really went to, without port.
+///
+/// *Differs from the plugin:* older plugins follow any URL, 1.2.889 and later have a similar rule.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check(url: &StreamUrl, endpoint: Option<&str>) -> Result<(), &'static str> {
+    let host = url.host().to_ascii_lowercase();
+    // An endpoint of AWS's, a VPC endpoint for example, relaxes nothing.
+    if endpoint.is_some_and(|endpoint| !partition::owns(endpoint) && endpoint.eq_ignore_ascii_case(&host)) {
+        if url.is_tls() || is_loopback(&host) {
+            return Ok(());
+        }
+        return Err("it is without TLS and not on this machine");
+    }
+    if !is_session_manager(&host) {
+        return Err("its host is not one of Session Manager's");
+    }
+    if !url.is_tls() {
+        return Err("it is without TLS");
+    }
+    if !matches!(url.explicit_port(), None | Some(443)) {
+        return Err("its port is not 443");
+    }
+    Ok(())
+}
+
+/// `ssmmessages[-fips].REGION.SUFFIX` or `VPCE.ssmmessages.REGION.vpce.SUFFIX`, by whole labels.
+fn is_session_manager(host: &str) -> bool {
+    let Some(labels) = partition::service_labels(host) else { return false };
+    let labels: Vec<&str> = labels.split('.').collect();
+    match labels.as_slice() {
+        ["ssmmessages" | "ssmmessages-fips", region] => partition::is_region(region),
+        [vpce, "ssmmessages", region, "vpce"] => {
+            vpce.starts_with("vpce-") && partition::is_label(vpce) && partition::is_region(region)
+        }
+        _ => false,
+    }
+}
+
+/// Only what cannot be anything else: literal addresses and the name reserved by RFC 6761. Other spellings of
+/// addresses (decimal, octal) are left to no resolver's taste.
+fn is_loopback(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback());
+    }
+    host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AWS: Option<&str> = Some("ssm.eu-west-1.amazonaws.com");
+
+    fn allowed(url: &str, endpoint: Option<&str>) -> bool {
+        StreamUrl::parse(url).is_ok_and(|url| check(&url, endpoint).is_ok())
+    }
+
+    #[test]
+    fn session_manager_of_every_partition_is_allowed() {
+        for host in [
+            "ssmmessages.eu-west-1.amazonaws.com",
+            "ssmmessages.eu-west-1.amazonaws.com:443",
+            "SSMMessages.EU-West-1.AmazonAWS.com",
+            "ssmmessages-fips.us-gov-west-1.amazonaws.com",
+            "ssmmessages.eu-west-1.api.aws",
+            "ssmmessages-fips.us-east-1.api.aws",
+            "ssmmessages.cn-north-1.amazonaws.com.cn",
+            "ssmmessages.cn-northwest-1.api.amazonwebservices.com.cn",
+            "ssmmessages.eusc-de-east-1.amazonaws.eu",
+            "ssmmessages.us-iso-east-1.c2s.ic.gov",
+            "ssmmessages.us-isob-east-1.sc2s.sgov.gov",
+            "ssmmessages.eu-isoe-west-1.cloud.adc-e.uk",
+            "ssmmessages.us-isof-south-1.csp.hci.ic.gov",
+            "vpce-0a1b2c3d-x9y8z7.ssmmessages.eu-west-1.vpce.amazonaws.com",
+            "vpce-0a1b2c3d-x9y8z7-eu-west-1a.ssmmessages.eu-west-1.vpce.amazonaws.com",
+        ] {
+            for endpoint in [AWS, None, Some("127.0.0.1")] {
+                assert!(allowed(&format!("wss://{host}/v1/data-channel/me-0a?role=x"), endpoint), "{host}");
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_hosts_are_refused() {
+        for url in [
+            "wss://ssmmessages.eu-west-1.amazonaws.com.evil/",
+            "wss://ssmmessages.eu-west-1.amazonaws.com@evil/",
+            "wss://x@ssmmessages.eu-west-1.amazonaws.com/",
+            "wss://ssmmessages.eu-west-1.evil.com/",
+            "wss://ssmmessages.eu-west-1.evil.com/ssmmessages.eu-west-1.amazonaws.com",
+            "wss://evilssmmessages.eu-west-1.amazonaws.com/",
+            "wss://evil.ssmmessages.eu-west-1.amazonaws.com/",
+            "wss://ssmmessages.eu-west-1.evilamazonaws.com/",
+            "wss://ssmmessages.eu-west-1.evil.amazonaws.com/",
+            "wss://bucket.s3.eu-west-1.amazonaws.com/",
+            "wss://ssmmessages.amazonaws.com/",
+            "wss://ssmmessages..amazonaws.com/",
+            "wss://ssmmessages.eu-west-1..amazonaws.com/",
+            "wss://.ssmmessages.eu-west-1.amazonaws.com/",
+            "wss://ssmmessages.eu-west-1.amazonaws.com./",
+            "wss://ssmmessages.eu-west-1%2eamazonaws.com/",
+            "wss://ssmmessages%00.eu-west-1.amazonaws.com/",
+            "wss://ssmmessages.evil.com%23.eu-west-1.amazonaws.com/",
+            "wss://ssmmessages.eu-west-1.amazonaws.com:8443/",
+            "wss://ssmmessages.eu-west-1.amazonaws.com:80/",
+            "ws://ssmmessages.eu-west-1.amazonaws.com/",
+            "ws://ssmmessages.eu-west-1.amazonaws.com:443/",
+            "wss://ssmmessages_eu-west-1.amazonaws.com/",
+            "wss://ssmmessages-.eu-west-1.amazonaws.com/",
+            "wss://x.ssmmessages.eu-west-1.vpce.amazonaws.com/",
+            "wss://vpce-.ssmmessages.eu-west-1.vpce.amazonaws.com/",
+            "wss://a.vpce-1.ssmmessages.eu-west-1.vpce.amazonaws.com/",
+            "wss://vpce-1.evil.eu-west-1.vpce.amazonaws.com/",
+            "wss://vpce-1.ssmmessages.vpce.amazonaws.com/",
+            "wss://[::1]/",
+            "wss://[2001:db8::1]:443/",
+            "wss://127.0.0.1/",
+            "wss://93.184.216.34/",
+            "wss://2130706433/",
+            "ws://127.0.0.1:1/",
+            "ws://localhost:1/",
+        ] {
+            assert!(!allowed(url, AWS), "{url}");
+            assert!(!allowed(url, None), "{url}");
+        }
+    }
+
+    /// Whatever is slipped into a good URL: what is still allowed leads to Session Manager, in the eyes of another
+    /// parser too.
+    #[test]
+    fn no_single_edit_leads_elsewhere() {
+        let good = "wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/me-0a?role=x";
+        let slipped = (0x21..0x7f)
+            .map(char::from)
+            .map(String::from)
+            .chain([".evil", "evil.", "x@", ":1", ".."].map(String::from));
+        for slip in slipped {
+            for at in 0..=good.len() {
+                let (before, after) = good.split_at(at);
+                for url in
+                    [format!("{before}{slip}{after}"), format!("{before}{slip}{}", after.get(1..).unwrap_or_default())]
+                {
+                    if !allowed(&url, AWS) {
+                        continue;
+                    }
+                    let Ok(uri) = url.parse::<http::Uri>() else { continue };
+                    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+                    let inside = host.strip_suffix(".amazonaws.com");
+                    assert!(inside.is_some_and(|labels| labels.starts_with("ssmmessages.")), "{url}");
+                    assert!(uri.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("wss")), "{url}");
+                    assert!(matches!(uri.port_u16(), None | Some(443)), "{url}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_endpoint_elsewhere_allows_itself() {
+        for (url, endpoint) in [
+            ("wss://gateway.example:9000/x", "gateway.example"),
+            ("wss://Gateway.Example/x", "gateway.example"),
+            ("wss://10.0.0.7:9000/x", "10.0.0.7"),
+            ("ws://localhost:4566/x", "localhost"),
+            ("ws://127.0.0.1:9/x", "127.0.0.1"),
+            ("ws://127.8.9.10:9/x", "127.8.9.10"),
+            ("ws://[::1]:9/x", "[::1]"),
+        ] {
+            assert!(allowed(url, Some(endpoint)), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_elsewhere_allows_nothing_else() {
+        for (url, endpoint) in [
+            ("ws://gateway.example:9000/x", "gateway.example"),
+            ("wss://other.example/x", "gateway.example"),
+            ("wss://evil.gateway.example/x", "gateway.example"),
+            ("wss://gateway.example.evil/x", "gateway.example"),
+            ("wss://gateway.example./x", "gateway.example"),
+            ("ws://10.0.0.7/x", "10.0.0.7"),
+            ("ws://127.0.0.1/x", "localhost"),
+            ("ws://localhost.evil/x", "localhost.evil"),
+            ("ws://localhost./x", "localhost."),
+            ("ws://2130706433/x", "2130706433"),
+            ("ws://0x7f.1/x", "0x7f.1"),
+            ("ws://127.1/x", "127.1"),
+            ("ws://0.0.0.0/x", "0.0.0.0"),
+            ("ws://[::]/x", "[::]"),
+            ("ws://[::ffff:10.0.0.1]/x", "[::ffff:10.0.0.1]"),
+            ("ws://x@127.0.0.1/x", "127.0.0.1"),
+        ] {
+            assert!(!allowed(url, Some(endpoint)), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_of_aws_relaxes_nothing() {
+        for endpoint in [
+            "evil.execute-api.eu-west-1.amazonaws.com",
+            "vpce-1.ssm.eu-west-1.vpce.amazonaws.com",
+            "EVIL.S3.amazonaws.com",
+            "evil.s3.amazonaws.com.",
+        ] {
+            assert!(!allowed(&format!("wss://{endpoint}/x"), Some(endpoint)), "{endpoint}");
+            assert!(!allowed(&format!("ws://{endpoint}/x"), Some(endpoint)), "{endpoint}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The SSM API: AWS JSON 1.1 on `POST /`, signatures verified (`proto-notes/control-plane.md`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use super::{
+    EmulatorConfig, EndedBy,
+    clock::Moment,
+    service::{Parameters, Permit, Resumed, Service, StartOrder, find_document},
+    sigv4::{Plus, SignedRequest, Verifier},
+};
+
+/// Largest body that is read, bytes.
+pub(super) const MAX_BODY: usize = 256 << 10;
+const TARGET_PREFIX: &str = "AmazonSSM.";
+const OPERATIONS: [&str; 3] = ["StartSession", "ResumeSession", "TerminateSession"];
+
+/// An error as the service words it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    /// Errors that the API model declares spell their member `Message`; the others `message`.
+    modelled: bool,
+}
+
+impl ApiError {
+    fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, code, message: message.into(), modelled: false }
+    }
+
+    fn modelled(code: &'static str, message: impl Into<String>) -> Self {
+        Self { modelled: true, ..Self::new(code, message) }
+    }
+
+    fn constraint(member: &str, value: Option<&str>, constraint: &str) -> Self {
+        let value = value.map_or_else(|| "null".to_owned(), |value| format!("'{value}'"));
+        let message = format!(
+            "1 validation error detected: Value {value} at '{member}' failed to satisfy constraint: Member must {constraint}"
+        );
+        Self::new("ValidationException", message)
+    }
+}
+
+/// One API request, read completely.
+pub(super) struct ApiRequest<'a> {
+    pub(super) path: &'a str,
+    pub(super) query: &'a str,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: &'a [u8],
+    /// Where StreamUrls point: scheme, host and port.
+    pub(super) stream_base: &'a str,
+}
+
+/// Answers one request.
+pub(super) fn answer(service: &Arc<Service>, request: &ApiRequest<'_>) -> Response<Full<Bytes>> {
+    let config = service.config();
+    let operation = request
+        .headers
+        .get("x-amz-target")
+        .and_then(|target| target.to_str().ok())
+        .and_then(|target| target.strip_prefix(TARGET_PREFIX))
+        .filter(|operation| OPERATIONS.contains(operation));
+    service.observe(|state| state.count_call(operation.unwrap_or("(unknown)")));
+    let result = match operation {
+        Some(operation) => check(service, &config, operation, request).and_then(|()| match operation {
+            "StartSession" => start_session(service, &config, request),
+            "ResumeSession" => resume_session(service, request),
+            _ => terminate_session(service, request),
+        }),
+        None => Err(ApiError::new(
+            "UnknownOperationException",
+            "the emulator serves StartSession, ResumeSession and TerminateSession",
+        )),
+    };
+    let mut response = match result {
+        Ok(body) => Response::new(Full::new(body)),
+        Err(error) => {
+            service.observe(|state| state.count_error(error.code));
+            tracing::info!(operation, code = error.code, message = error.message, "API call refused");
+            let member = if error.modelled { "Message" } else { "message" };
+            let mut response =
+                Response::new(Full::new(json!({"__type": error.code, member: error.message}).to_string().into()));
+            *response.status_mut() = error.status;
+            response.headers_mut().insert("x-amzn-errortype", HeaderValue::from_static(error.code));
+            response
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
+    // Hyper writes the machine's time otherwise, and clients learn the service's clock from this header.
+    if let Ok(date) = HeaderValue::from_str(&Moment::now(config.clock_skew).to_http()) {
+        headers.insert(header::DATE, date);
+    }
+    if let Ok(id) = HeaderValue::from_str(&service.request_id()) {
+        headers.insert("x-amzn-requestid", id);
+    }
+    response
+}
+
+fn check(
+    service: &Service,
+    config: &EmulatorConfig,
+    operation: &str,
+    request: &ApiRequest<'_>,
+) -> Result<(), ApiError> {
+    if service.take_throttle() {
+        return Err(ApiError::new("ThrottlingException", "Rate exceeded"));
+    }
+    let verifier = Verifier {
+        credentials: &config.credentials,
+        region: &config.region,
+        service: "ssm",
+        plus: Plus::Space,
+        now: Moment::now(config.clock_skew),
+    };
+    let signed = SignedRequest {
+        method: "POST",
+        path: request.path,
+        query: request.query,
+        headers: request.headers,
+        body: request.body,
+    };
+    verifier.verify(&signed).map_err(|rejection| ApiError::new(rejection.code(), rejection.to_string()))?;
+    if config.expired_credentials {
+        return Err(ApiError::new("ExpiredTokenException", "The security token included in the request is expired"));
+    }
+    if config.denied.iter().any(|denied| denied == operation) {
+        let region = &config.region;
+        return Err(ApiError::new(
+            "AccessDeniedException",
+            format!(
+                "User: arn:aws:iam::123456789012:user/user is not authorized to perform: ssm:{operation} on resource: \
+                 arn:aws:ssm:{region}:123456789012:* because no identity-based policy allows the ssm:{operation} action"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct StartInput {
+    target: Option<String>,
+    document_name: Option<String>,
+    #[serde(default)]
+    parameters: Option<Parameters>,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SessionInput {
+    session_id: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct SessionOutput<'a> {
+    session_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_value: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_url: Option<String>,
+}
+
+impl SessionOutput<'_> {
+    fn encode(&self) -> Result<Bytes, ApiError> {
+        let internal =
+            |_| ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, ..ApiError::modelled("InternalServerError", "") };
+        serde_json::to_vec(self).map(Bytes::from).map_err(internal)
+    }
+}
+
+fn start_session(service: &Arc<Service>, config: &EmulatorConfig, request: &ApiRequest<'_>) -> Result<Bytes, ApiError> {
+    let input: StartInput = decode(request.body)?;
+    let target = input.target.ok_or_else(|| ApiError::constraint("target", None, "not be null"))?;
+    if !(1..=400).contains(&target.len()) {
+        return Err(ApiError::constraint("target", Some(&target), "have length between 1 and 400"));
+    }
+    if let Some(reason) = input.reason.as_deref().filter(|reason| !(1..=256).contains(&reason.chars().count())) {
+        return Err(ApiError::constraint("reason", Some(reason), "have length between 1 and 256"));
+    }
+    let name = input.document_name.unwrap_or_else(|| "SSM-SessionManagerRunShell".into());
+    if !(3..=128).contains(&name.len())
+        || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte))
+    {
+        let pattern = "satisfy regular expression pattern: ^[a-zA-Z0-9_\\-.:/]{3,128}$";
+        return Err(ApiError::constraint("documentName", Some(&name), pattern));
+    }
+    let Some(document) = find_document(config, &name) else {
+        return Err(match name.as_str() {
+            "SSM-SessionManagerRunShell"
+            | "AWS-StartInteractiveCommand"
+            | "AWS-StartNonInteractiveCommand"
+            | "AWS-StartPortForwardingSessionToSocket" => ApiError::new(
+                "ValidationException",
+                format!("The emulator does not emulate sessions of document {name} yet."),
+            ),
+            _ => ApiError::modelled("InvalidDocument", format!("Document with name {name} does not exist.")),
+        });
+    };
+    let properties = document
+        .properties(&name, &input.parameters.unwrap_or_default())
+        .map_err(|error| ApiError::new("ValidationException", error.to_string()))?;
+    if !config.targets.contains(&target) {
+        return Err(ApiError::modelled("TargetNotConnected", format!("{target} is not connected.")));
+    }
+    let order = StartOrder { target, document: name, properties, reason: input.reason };
+    let started = service
+        .start(order)
+        .ok_or_else(|| ApiError::new("ThrottlingException", "The target has no room for more sessions."))?;
+    output(request, &started.id, &started.permit)
+}
+
+fn resume_session(service: &Service, request: &ApiRequest<'_>) -> Result<Bytes, ApiError> {
+    let id = session_id(request.body)?;
+    match service.resume(&id) {
+        Resumed::Permit(permit) => output(request, &id, &permit),
+        Resumed::Ended => SessionOutput { session_id: &id, token_value: None, stream_url: None }.encode(),
+        Resumed::Unknown => Err(no_such_session(&id)),
+    }
+}
+
+fn terminate_session(service: &Service, request: &ApiRequest<'_>) -> Result<Bytes, ApiError> {
+    let id = session_id(request.body)?;
+    if !service.end(&id, EndedBy::Api, "") && !service.snapshot().sessions.contains_key(&id) {
+        return Err(no_such_session(&id));
+    }
+    SessionOutput { session_id: &id, token_value: None, stream_url: None }.encode()
+}
+
+fn output(request: &ApiRequest<'_>, id: &str, permit: &Permit) -> Result<Bytes, ApiError> {
+    let stream_url =
+        format!("{}/v1/data-channel/{id}?role=publish_subscribe&cell-number={}", request.stream_base, permit.cell);
+    SessionOutput { session_id: id, token_value: Some(&permit.token), stream_url: Some(stream_url) }.encode()
+}
+
+fn session_id(body: &[u8]) -> Result<String, ApiError> {
+    let input: SessionInput = decode(body)?;
+    let id = input.session_id.ok_or_else(|| ApiError::constraint("sessionId", None, "not be null"))?;
+    if !(1..=96).contains(&id.len()) {
+        return Err(ApiError::constraint("sessionId", Some(&id), "have length between 1 and 96"));
+    }
+    Ok(id)
+}
+
+fn no_such_session(id: &str) -> ApiError {
+    ApiError::modelled("DoesNotExistException", format!("Session {id} does not exist."))
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| ApiError::new("SerializationException", error.to_string()))
+}

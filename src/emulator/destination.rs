@@ -1,0 +1,304 @@
+//! The agent's connections to destinations: real TCP, one task each.
+//!
+//! A read or a write of each connection is open at a time, so that what waits in the session's inbox is bounded by
+//! the number of connections.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpStream, tcp},
+    runtime::Handle,
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
+
+use super::{
+    agent::{AgentCore, AgentInput, ConnectionId},
+    mailbox::{Event, Inbox},
+};
+
+/// Most bytes of one read: what Go's copy loop takes at once.
+const READ_SIZE: usize = 32 << 10;
+/// How long a destination may take to accept what was written before its session ended.
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+
+/// What happened to a connection.
+#[derive(Debug)]
+pub(super) enum DestinationEvent {
+    /// It is open; these are the addresses of its host.
+    Dialled(Vec<IpAddr>),
+    /// It could not be opened.
+    DialFailed(String),
+    /// It sent data.
+    Received(Bytes),
+    /// It ended its direction, or reset.
+    Eof,
+    /// Its socket took so many bytes.
+    Written(usize),
+}
+
+/// All connections of one session.
+pub(super) struct Destinations {
+    runtime: Handle,
+    inbox: Arc<Inbox>,
+    open: HashMap<ConnectionId, Destination>,
+    /// Connections without an open read.
+    unarmed: Vec<ConnectionId>,
+    /// Connections with data that has not been offered to their task.
+    dirty: Vec<ConnectionId>,
+    tasks: JoinSet<()>,
+    /// The agent resolves the name of its destination once per session.
+    resolved: HashMap<String, Vec<IpAddr>>,
+}
+
+struct Destination {
+    host: String,
+    arm: Arc<Notify>,
+    /// Not handed to the task yet. The agent's core bounds it.
+    pending: VecDeque<Bytes>,
+    /// Dropped to close, after what was handed over.
+    writes: mpsc::Sender<VecDeque<Bytes>>,
+}
+
+impl Destinations {
+    pub(super) fn new(runtime: Handle, inbox: Arc<Inbox>) -> Self {
+        Self {
+            runtime,
+            inbox,
+            open: HashMap::new(),
+            unarmed: Vec::new(),
+            dirty: Vec::new(),
+            tasks: JoinSet::new(),
+            resolved: HashMap::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn dial(&mut self, id: ConnectionId, host: String, port: u16) {
+        while self.tasks.try_join_next().is_some() {} // forget the finished ones
+        let (writes, queue) = mpsc::channel(1);
+        let arm = Arc::new(Notify::new());
+        let task = Task { id, inbox: Arc::clone(&self.inbox), arm: Arc::clone(&arm), queue };
+        let known = self.resolved.get(&host).cloned();
+        self.tasks.spawn_on(task.run(host.clone(), port, known), &self.runtime);
+        self.open.insert(id, Destination { host, arm, pending: VecDeque::new(), writes });
+    }
+
+    pub(super) fn write(&mut self, id: ConnectionId, data: Bytes) {
+        if let Some(destination) = self.open.get_mut(&id) {
+            destination.pending.push_back(data);
+            if self.dirty.last() != Some(&id) {
+                self.dirty.push(id);
+            }
+        }
+    }
+
+    /// Hands over what was written; called after a batch of [`write`](Self::write)s.
+    pub(super) fn flush(&mut self) {
+        for id in self.dirty.drain(..) {
+            if let Some(destination) = self.open.get_mut(&id) {
+                destination.hand_over();
+            }
+        }
+    }
+
+    /// Closes a connection after what was written. Nothing that happens to it afterwards is heard.
+    pub(super) fn close(&mut self, id: ConnectionId) {
+        self.unarmed.retain(|unarmed| *unarmed != id);
+        let Some(mut destination) = self.open.remove(&id) else { return };
+        destination.hand_over();
+        if !destination.pending.is_empty() {
+            // The task is busy with an earlier batch: the rest waits for it in a task of its own.
+            let Destination { writes, pending, .. } = destination;
+            self.tasks.spawn_on(async move { drop(writes.send(pending).await) }, &self.runtime);
+        }
+    }
+
+    /// What an event means to the agent; nothing if the connection was closed meanwhile.
+    pub(super) fn input(&mut self, id: ConnectionId, event: DestinationEvent) -> Option<AgentInput> {
+        let destination = self.open.get_mut(&id)?;
+        Some(match event {
+            DestinationEvent::Dialled(addresses) => {
+                self.resolved.entry(destination.host.clone()).or_insert(addresses);
+                self.unarmed.push(id);
+                AgentInput::Dialled(id)
+            }
+            DestinationEvent::DialFailed(error) => {
+                self.open.remove(&id);
+                AgentInput::DialFailed(id, error)
+            }
+            DestinationEvent::Received(data) => {
+                self.unarmed.push(id);
+                AgentInput::Received(id, data)
+            }
+            DestinationEvent::Eof => AgentInput::Eof(id),
+            DestinationEvent::Written(bytes) => {
+                destination.hand_over();
+                AgentInput::Written(id, bytes)
+            }
+        })
+    }
+
+    /// Lets every connection that the agent wants to hear of read once.
+    pub(super) fn arm(&mut self, core: &AgentCore) {
+        let open = &self.open;
+        self.unarmed.retain(|id| {
+            let wanted = core.wants_data(*id);
+            if wanted && let Some(destination) = open.get(id) {
+                destination.arm.notify_one();
+            }
+            !wanted
+        });
+    }
+}
+
+impl Destination {
+    fn hand_over(&mut self) {
+        if !self.pending.is_empty()
+            && let Ok(permit) = self.writes.try_reserve()
+        {
+            permit.send(std::mem::take(&mut self.pending));
+        }
+    }
+}
+
+/// The session ends: connections close, but what was written still has a while to leave.
+impl Drop for Destinations {
+    fn drop(&mut self) {
+        self.open.clear();
+        let mut tasks = std::mem::take(&mut self.tasks);
+        let flush = async move {
+            let all = async { while tasks.join_next().await.is_some() {} };
+            drop(tokio::time::timeout(FLUSH_LIMIT, all).await); // dropping the set ends the rest
+        };
+        drop(self.runtime.spawn(flush));
+    }
+}
+
+/// One connection.
+struct Task {
+    id: ConnectionId,
+    inbox: Arc<Inbox>,
+    arm: Arc<Notify>,
+    queue: mpsc::Receiver<VecDeque<Bytes>>,
+}
+
+impl Task {
+    async fn run(mut self, host: String, port: u16, known: Option<Vec<IpAddr>>) {
+        let mut stream = match dial(&host, port, known).await {
+            Ok((stream, addresses)) => {
+                self.report(DestinationEvent::Dialled(addresses));
+                stream
+            }
+            Err(error) => return self.report(DestinationEvent::DialFailed(error)),
+        };
+        let (mut reader, mut writer) = stream.split();
+        let Self { id, inbox, arm, queue } = &mut self;
+        let report = |event| inbox.push(Event::Destination(*id, event));
+        tokio::select! {
+            () = read_all(&mut reader, arm, report) => {}
+            () = write_all(&mut writer, queue, report) => {}
+        }
+        // Dropping the stream closes both directions.
+    }
+
+    fn report(&self, event: DestinationEvent) {
+        self.inbox.push(Event::Destination(self.id, event));
+    }
+}
+
+/// Reads once for every permission. Never returns: a connection ends when the agent closes it.
+async fn read_all(reader: &mut tcp::ReadHalf<'_>, arm: &Notify, report: impl Fn(DestinationEvent)) {
+    loop {
+        arm.notified().await;
+        match read_once(reader).await {
+            Ok(data) if !data.is_empty() => report(DestinationEvent::Received(data)),
+            Ok(_) | Err(_) => {
+                report(DestinationEvent::Eof);
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Holds no buffer while there is nothing to read; a small read is copied, so that it does not pin a large buffer.
+async fn read_once(reader: &mut tcp::ReadHalf<'_>) -> io::Result<Bytes> {
+    loop {
+        reader.readable().await?;
+        let mut buffer = BytesMut::with_capacity(READ_SIZE);
+        match reader.try_read_buf(&mut buffer) {
+            Ok(count) if count < READ_SIZE / 2 => return Ok(Bytes::copy_from_slice(&buffer)),
+            Ok(_) => return Ok(buffer.freeze()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Writes all batches. Returns when the agent has closed the connection and everything is written.
+async fn write_all(
+    writer: &mut tcp::WriteHalf<'_>,
+    queue: &mut mpsc::Receiver<VecDeque<Bytes>>,
+    report: impl Fn(DestinationEvent),
+) {
+    let mut broken = false;
+    while let Some(batch) = queue.recv().await {
+        for mut data in batch {
+            while data.has_remaining() {
+                // After a failure data is counted and thrown away, so that the agent does not wait for it.
+                let written = if broken { Ok(data.len()) } else { writer.write(&data).await };
+                match written {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => {
+                        broken = true;
+                        report(DestinationEvent::Eof);
+                        continue;
+                    }
+                }
+                let written = written.unwrap_or_default();
+                data.advance(written);
+                report(DestinationEvent::Written(written));
+            }
+        }
+    }
+}
+
+/// Tries the addresses of a host in order; the first error is the one that is told.
+async fn dial(host: &str, port: u16, known: Option<Vec<IpAddr>>) -> Result<(TcpStream, Vec<IpAddr>), String> {
+    let addresses = match known {
+        Some(addresses) => addresses,
+        None => resolve(host, port).await.map_err(|error| format!("dial tcp: lookup {host}: {error}"))?,
+    };
+    let mut first_error = None;
+    for address in &addresses {
+        let address = SocketAddr::new(*address, port);
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Not fatal: it only costs latency.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY");
+                }
+                return Ok((stream, addresses));
+            }
+            Err(error) if first_error.is_none() => first_error = Some(format!("dial tcp {address}: connect: {error}")),
+            Err(_) => {}
+        }
+    }
+    Err(first_error.unwrap_or_else(|| "dial tcp: missing address".into()))
+}
+
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<IpAddr>> {
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Ok(tokio::net::lookup_host((host, port)).await?.map(|address| address.ip()).collect())
+}

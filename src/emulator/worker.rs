@@ -1,0 +1,557 @@
+//! One thread per session: the gateway's relaying and the agent, in one loop.
+//!
+//! A thread and not a task, because the agent paces itself by about a millisecond, which tokio's timer is too coarse
+//! for. The websocket and the destinations are tasks; they reach this thread through its [`Inbox`].
+//!
+//! ```text
+//!            Link ──▶ inspect, caps ──▶ Line (delay, faults) ──▶ ┌───────────┐ ──▶ Destinations
+//!  websocket                                                     │ AgentCore │
+//!            Link ◀───────────────────  Line (delay, faults) ◀── └───────────┘ ◀── Destinations
+//! ```
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::{
+    Action, AgentKind, Counting, EmulatorConfig, EndedBy, Oversize,
+    agent::{AgentCore, AgentInput, AgentOptions, AgentOutput, Behaviour},
+    clock,
+    destination::Destinations,
+    line::{Fate, Line},
+    mailbox::{Event, Inbox, Link, Outgoing, budget, cost},
+    meter::{RateMeter, Verdict},
+    relay::{FromAgent, FromClient, Mint, classify, inspect},
+    service::Service,
+    state::ChannelState,
+    tally::Tally,
+};
+use crate::wire::MessageKind;
+
+/// Messages to the agent between two looks at what goes to the client.
+const BATCH: usize = 128;
+
+/// Messages that an agent with a window may have under way for each millisecond of round-trip time: 128 MB/s.
+const WINDOW_PER_MS: usize = 128;
+/// And at most, messages.
+const MAX_WINDOW: usize = 32 << 10;
+
+/// What a session's thread is told at its start.
+pub(super) struct Assignment {
+    pub(super) id: String,
+    pub(super) target: String,
+    pub(super) properties: Value,
+    pub(super) started: Instant,
+    pub(super) seed: u64,
+}
+
+/// Starts the thread of a session.
+///
+/// # Errors
+/// When the system has no thread to give.
+pub(super) fn spawn(service: Arc<Service>, inbox: Arc<Inbox>, assignment: Assignment) -> io::Result<()> {
+    let builder = std::thread::Builder::new().name("emulated-agent".into());
+    service.observe(|state| state.agents += 1);
+    let watched = Arc::clone(&service);
+    let spawned = builder.spawn(move || {
+        let _alive = Alive { service: Arc::clone(&service), session: assignment.id.clone() };
+        Worker::new(service, inbox, assignment).run();
+    });
+    if spawned.is_err() {
+        watched.observe(|state| state.agents -= 1);
+    }
+    spawned.map(drop) // the thread ends with its session; nobody waits for it
+}
+
+/// Counts a thread as running. If it panics, which is a bug of the emulator, a test must not pass by luck.
+struct Alive {
+    service: Arc<Service>,
+    session: String,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.service.end(&self.session, EndedBy::Agent, "the emulator panicked");
+            self.service.violation(&self.session, "the emulator panicked");
+        }
+        self.service.observe(|state| state.agents -= 1);
+    }
+}
+
+/// Where the agent's websocket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AgentSide {
+    /// Not open before this time.
+    Away(Instant),
+    Connected,
+    /// The agent's process died; nobody is told.
+    Dead,
+}
+
+/// The client's websocket.
+struct Client {
+    link: Arc<Link>,
+    /// When the gateway says `1000 Bye`.
+    opened: Instant,
+}
+
+struct Worker {
+    service: Arc<Service>,
+    config: Arc<EmulatorConfig>,
+    id: String,
+    inbox: Arc<Inbox>,
+    mint: Mint,
+    rng: fastrand::Rng,
+    core: AgentCore,
+    core_deadline: Option<Instant>,
+    agent: AgentSide,
+    client: Option<Client>,
+    up: Line,
+    down: Line,
+    destinations: Destinations,
+    meter: RateMeter,
+    tally: Tally,
+    /// When stream data last flowed.
+    busy: Instant,
+    /// The client sent the TerminateSession flag.
+    flagged: bool,
+    relayed_since_reset: u64,
+    /// The client's websocket is to be reset at the next safe point.
+    reset_due: bool,
+    /// The session is over; the thread ends when the client's last message has left.
+    over: bool,
+    finished: bool,
+}
+
+impl Worker {
+    fn new(service: Arc<Service>, inbox: Arc<Inbox>, assignment: Assignment) -> Self {
+        let (config, now) = (service.config(), clock::now());
+        let Assignment { id, target, properties, started, seed } = assignment;
+        let mut behaviour = match config.agent {
+            AgentKind::Realistic => Behaviour::realistic(),
+            AgentKind::Ideal => Behaviour::ideal(),
+        };
+        behaviour.refuse_early = config.refuse_early.unwrap_or(behaviour.refuse_early);
+        behaviour.swallow_early = config.swallow_early.unwrap_or(behaviour.swallow_early);
+        // A window is not a quirk of the genuine agent, so the delay that is emulated must not make it one.
+        let in_flight = usize::try_from(config.rtt.as_millis()).unwrap_or(usize::MAX).saturating_mul(WINDOW_PER_MS);
+        behaviour.window = behaviour.window.map(|window| window.saturating_add(in_flight).min(MAX_WINDOW));
+        let options = AgentOptions {
+            version: config.agent_version.clone(),
+            session_id: id.clone(),
+            properties,
+            behaviour,
+            seed,
+            epoch_ms: clock::epoch_ms(),
+        };
+        Self {
+            agent: AgentSide::Away(started + config.agent_start()),
+            core: AgentCore::new(options, now),
+            core_deadline: None,
+            client: None,
+            up: Line::default(),
+            down: Line::default(),
+            destinations: Destinations::new(service.runtime().clone(), Arc::clone(&inbox)),
+            meter: RateMeter::new(now),
+            tally: Tally::default(),
+            busy: now,
+            flagged: false,
+            relayed_since_reset: 0,
+            reset_due: false,
+            over: false,
+            finished: false,
+            mint: Mint::new(&id, &target, seed),
+            rng: fastrand::Rng::with_seed(seed ^ 0xfa17),
+            service,
+            config,
+            id,
+            inbox,
+        }
+    }
+
+    fn run(mut self) {
+        let mut events = VecDeque::new();
+        while !self.finished {
+            self.inbox.wait(self.deadline());
+            let now = clock::now();
+            self.refresh_config();
+            self.inbox.drain(&mut events);
+            for event in events.drain(..) {
+                self.on_event(now, event);
+                self.reset_if_due(now);
+            }
+            self.on_time(now);
+            self.pass(now);
+            self.publish();
+            if self.over && self.down.is_empty() {
+                if let Some(client) = &self.client {
+                    client.link.send([Outgoing::Farewell]);
+                }
+                self.finished = true;
+            }
+        }
+        self.inbox.close();
+    }
+
+    fn refresh_config(&mut self) {
+        let config = self.service.config();
+        if config.rtt != self.config.rtt
+            && let Some(client) = &self.client
+        {
+            client.link.set_budget(budget(config.one_way_delay()));
+        }
+        self.config = config;
+    }
+
+    fn on_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Attached(link) => self.attached(now, link),
+            Event::Messages(link, messages) => {
+                for message in messages {
+                    self.client_sent(now, &link, message);
+                }
+            }
+            Event::Lost(link, violation) => {
+                if let Some(what) = violation {
+                    self.service.violation(&self.id, &what);
+                }
+                if self.is_current(&link) {
+                    self.client_lost(now);
+                }
+            }
+            Event::Destination(id, event) => {
+                if let Some(input) = self.destinations.input(id, event) {
+                    self.feed(now, input);
+                }
+            }
+            Event::Act(action) => self.act(now, &action),
+            Event::End(by, output) => self.end(now, by, &output),
+            Event::Stop => self.finished = true,
+        }
+    }
+
+    /// A client came, for the first time or again. A websocket that it may still have is superseded.
+    fn attached(&mut self, now: Instant, link: Arc<Link>) {
+        if self.client.is_some() {
+            self.reset_client(now);
+        }
+        self.service.observe_session(&self.id, |session| session.channel = ChannelState::Open);
+        self.client = Some(Client { link, opened: now });
+        self.relayed_since_reset = 0;
+        self.meter = RateMeter::new(now);
+        if self.agent == AgentSide::Connected {
+            self.publication_to_client(now, MessageKind::StartPublication);
+            let message = self.mint.publication(MessageKind::StartPublication);
+            self.feed(now, AgentInput::Binary(message));
+        }
+    }
+
+    fn publication_to_client(&mut self, now: Instant, kind: MessageKind) {
+        if self.client.is_some() {
+            if kind == MessageKind::PausePublication {
+                self.tally.pauses += 1;
+            }
+            let message = self.mint.publication(kind);
+            self.down.send(now, self.config.one_way_delay(), message);
+        }
+    }
+
+    fn client_sent(&mut self, now: Instant, link: &Arc<Link>, message: Bytes) {
+        let charge = cost(&message);
+        if self.over || !self.is_current(link) {
+            return link.release(charge);
+        }
+        let (data, payload) = match inspect(&message) {
+            Ok(FromClient::StreamData { payload, terminates }) => {
+                self.flagged |= terminates;
+                self.busy = now;
+                self.tally.up.add(payload);
+                self.tally.largest_payload = self.tally.largest_payload.max(payload);
+                (true, payload)
+            }
+            Ok(FromClient::Acknowledge) => {
+                self.tally.acknowledgements_up += 1;
+                (false, 0)
+            }
+            Err(violation) => {
+                link.release(charge);
+                self.service.violation(&self.id, &violation);
+                return self.close_client(now, 1002, "protocol error");
+            }
+        };
+        if let Some(cap) = self.config.payload_cap.filter(|cap| payload > cap.bytes) {
+            link.release(charge);
+            return match cap.then {
+                Oversize::Close => self.close_client(now, 1009, "message too big"),
+                Oversize::Reset => self.reset_client(now),
+                Oversize::Silence => self.tally.dropped += 1,
+            };
+        }
+        if let Some(cap) = self.config.rate_cap.filter(|cap| data || cap.counting == Counting::All) {
+            match self.meter.count(now, &cap) {
+                Verdict::Fine => {}
+                Verdict::Pause => self.publication_to_client(now, MessageKind::PausePublication),
+                Verdict::Start => self.publication_to_client(now, MessageKind::StartPublication),
+                Verdict::Kill => {
+                    link.release(charge);
+                    return self.reset_client(now);
+                }
+            }
+        }
+        if self.agent != AgentSide::Connected {
+            return link.release(charge); // as recorded: what comes while the other end is away is lost
+        }
+        let config = &self.config;
+        let fate = self.up.send_through(now, config.one_way_delay(), message, &config.faults, &mut self.rng);
+        if fate.dropped {
+            link.release(charge);
+        }
+        self.relayed(fate);
+    }
+
+    fn agent_sent(&mut self, now: Instant, message: Bytes) {
+        match classify(&message) {
+            FromAgent::ForTheGateway => return,
+            FromAgent::StreamData { payload } => {
+                self.busy = now;
+                self.tally.down.add(payload);
+            }
+            FromAgent::Other => {}
+        }
+        if self.client.is_some() {
+            let config = &self.config;
+            let fate = self.down.send_through(now, config.one_way_delay(), message, &config.faults, &mut self.rng);
+            self.relayed(fate);
+        }
+    }
+
+    /// Counts a relayed message and what the faults made of it.
+    fn relayed(&mut self, fate: Fate) {
+        self.tally.dropped += u64::from(fate.dropped);
+        self.tally.duplicated += u64::from(fate.duplicated);
+        self.tally.reordered += u64::from(fate.reordered);
+        self.relayed_since_reset += 1;
+        self.reset_due |= self.config.faults.disconnect_every.is_some_and(|every| self.relayed_since_reset >= every);
+    }
+
+    /// Gives the agent an input and carries out what it answers.
+    fn feed(&mut self, now: Instant, input: AgentInput) {
+        if self.agent == AgentSide::Dead {
+            return;
+        }
+        self.core.handle(now, input);
+        self.core_deadline = loop {
+            match self.core.poll_output(now) {
+                AgentOutput::Transmit(message) => self.agent_sent(now, message),
+                AgentOutput::Dial(id, host, port) => self.destinations.dial(id, host, port),
+                AgentOutput::Write(id, data) => self.destinations.write(id, data),
+                AgentOutput::Close(id) => self.destinations.close(id),
+                AgentOutput::Ended(text) => {
+                    let by = if self.flagged { EndedBy::Flag } else { EndedBy::Agent };
+                    // Comes back as an event, unless somebody else was quicker.
+                    self.service.end(&self.id, by, &text);
+                }
+                AgentOutput::Timeout(deadline) => break deadline,
+            }
+        };
+        self.destinations.flush();
+        if self.core.crashed() {
+            self.kill_agent();
+        }
+    }
+
+    /// Moves messages along until nothing is due.
+    fn pass(&mut self, now: Instant) {
+        loop {
+            let mut moved = 0;
+            while moved < BATCH && !self.stalled() && self.core.wants_messages() {
+                let Some((message, charge)) = self.up.arrived(now) else { break };
+                if let Some(client) = &self.client {
+                    client.link.release(charge);
+                }
+                self.feed(now, AgentInput::Binary(message));
+                self.reset_if_due(now);
+                moved += 1;
+            }
+            if !self.stalled() {
+                self.destinations.arm(&self.core);
+            }
+            self.hand_over(now);
+            if moved < BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Gives the websocket what has arrived on the client's side of the line.
+    fn hand_over(&mut self, now: Instant) {
+        let Some(client) = &self.client else { return };
+        if self.down.next_arrival().is_none_or(|arrival| arrival > now) {
+            return;
+        }
+        let down = &mut self.down;
+        client.link.send(std::iter::from_fn(|| down.arrived(now)).map(|(message, _)| Outgoing::Message(message)));
+    }
+
+    /// The client does not read, so the agent cannot write: like the genuine one it then does nothing at all.
+    fn stalled(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.link.is_full(self.down.cost()))
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        if let AgentSide::Away(until) = self.agent
+            && now >= until
+            && self.client.is_some()
+        {
+            self.agent = AgentSide::Connected;
+            self.publication_to_client(now, MessageKind::StartPublication);
+            self.feed(now, AgentInput::Connected);
+            let message = self.mint.publication(MessageKind::StartPublication);
+            self.feed(now, AgentInput::Binary(message));
+        }
+        if self.core_deadline.is_some_and(|deadline| now >= deadline) && !self.stalled() {
+            self.feed(now, AgentInput::Timeout);
+            self.reset_if_due(now);
+        }
+        if let Some(cap) = self.config.rate_cap
+            && self.meter.tick(now, &cap) == Verdict::Start
+        {
+            self.publication_to_client(now, MessageKind::StartPublication);
+        }
+        if self.bye_at().is_some_and(|bye| now >= bye) {
+            self.bye(now);
+        }
+        if self.idle_at().is_some_and(|idle| now >= idle) {
+            self.service.end(&self.id, EndedBy::Idle, "");
+        }
+    }
+
+    fn bye_at(&self) -> Option<Instant> {
+        let client = self.client.as_ref().filter(|_| !self.over)?;
+        Some(client.opened + self.config.bye_every?)
+    }
+
+    fn idle_at(&self) -> Option<Instant> {
+        Some(self.busy + self.config.idle_timeout.filter(|_| !self.over)?)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let core = self.core_deadline.filter(|_| !self.stalled());
+        let up = self.up.next_arrival().filter(|_| self.core.wants_messages() && !self.stalled());
+        let connects = match self.agent {
+            AgentSide::Away(until) if self.client.is_some() => Some(until),
+            _ => None,
+        };
+        let meter = self.config.rate_cap.and_then(|_| self.meter.deadline());
+        let line = self.down.next_arrival();
+        [core, up, line, connects, meter, self.bye_at(), self.idle_at()].into_iter().flatten().min()
+    }
+
+    fn act(&mut self, now: Instant, action: &Action) {
+        match action {
+            Action::Disconnect => self.reset_client(now),
+            Action::Bye => self.bye(now),
+            Action::DisconnectAgent => self.disconnect_agent(now),
+            Action::KillAgent => self.kill_agent(),
+            Action::Pause => self.publication_to_client(now, MessageKind::PausePublication),
+            Action::Start => self.publication_to_client(now, MessageKind::StartPublication),
+            Action::ChannelClosed { .. } => {} // reaches this thread as Event::End
+        }
+    }
+
+    /// The service's hourly farewell to both ends.
+    fn bye(&mut self, now: Instant) {
+        self.close_client(now, 1000, "Bye");
+        self.disconnect_agent(now);
+    }
+
+    fn disconnect_agent(&mut self, now: Instant) {
+        if self.agent != AgentSide::Connected {
+            return;
+        }
+        self.lose_up();
+        self.feed(now, AgentInput::Disconnected);
+        self.agent = AgentSide::Away(now + Duration::from_millis(self.rng.u64(100..200)));
+        self.publication_to_client(now, MessageKind::PausePublication);
+    }
+
+    /// Its connections close with its process. The client hears nothing.
+    fn kill_agent(&mut self) {
+        self.agent = AgentSide::Dead;
+        self.core_deadline = None;
+        self.lose_up();
+        self.destinations = Destinations::new(self.service.runtime().clone(), Arc::clone(&self.inbox));
+    }
+
+    /// Not in the middle of an agent's outputs, because losing the client is itself an input to it.
+    fn reset_if_due(&mut self, now: Instant) {
+        if std::mem::take(&mut self.reset_due) {
+            self.reset_client(now);
+        }
+    }
+
+    fn reset_client(&mut self, now: Instant) {
+        if let Some(client) = &self.client {
+            client.link.send([Outgoing::Reset]);
+            self.client_lost(now);
+        }
+    }
+
+    /// What is under way to the client still reaches it before the close frame; what it sends after is not read.
+    fn close_client(&mut self, now: Instant, code: u16, reason: &'static str) {
+        let Some(client) = &self.client else { return };
+        let down = &mut self.down;
+        let rest = std::iter::from_fn(|| down.arrived(now)).map(|(message, _)| Outgoing::Message(message));
+        client.link.send(rest.chain([Outgoing::Close(code, reason)]));
+        self.client_lost(now);
+    }
+
+    fn client_lost(&mut self, now: Instant) {
+        self.lose_up();
+        self.down.lose_all();
+        self.client = None;
+        self.service.observe_session(&self.id, |session| session.channel = ChannelState::Lost);
+        if self.agent == AgentSide::Connected {
+            let message = self.mint.publication(MessageKind::PausePublication);
+            self.feed(now, AgentInput::Binary(message));
+        }
+    }
+
+    fn lose_up(&mut self) {
+        let charge = self.up.lose_all();
+        if let Some(client) = &self.client {
+            client.link.release(charge);
+        }
+    }
+
+    /// The session is over: both ends are told. The websocket stays until the client closes it or a while has passed.
+    fn end(&mut self, now: Instant, by: EndedBy, output: &str) {
+        tracing::debug!(session = self.id, ?by, "session ended");
+        let message = self.mint.channel_closed(None);
+        self.feed(now, AgentInput::Binary(message));
+        if self.client.is_some() {
+            let message = self.mint.channel_closed(Some(output));
+            self.down.send(now, self.config.one_way_delay(), message);
+        }
+        self.kill_agent();
+        self.over = true;
+    }
+
+    fn publish(&mut self) {
+        let destinations = self.destinations.len() as u64;
+        if self.tally.is_new(destinations) {
+            self.service.observe_session(&self.id, |session| self.tally.publish(session, destinations));
+        }
+    }
+
+    fn is_current(&self, link: &Arc<Link>) -> bool {
+        self.client.as_ref().is_some_and(|client| Arc::ptr_eq(&client.link, link))
+    }
+}

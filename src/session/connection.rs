@@ -1,0 +1,379 @@
+//! A session as its owner sees it: made, used, ended.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_tungstenite::WebSocketStream;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    ConnectError, ControlPlane, Dialer, Grant, Mode, OpenError, SessionEvent, SessionId, SessionOptions, StartRequest,
+    Stream, Token, clock,
+    driver::{Driver, Ended},
+    shared::{Shared, Status},
+};
+use crate::proto::{self, Cause, CloseReason, Config, Initiator, Input};
+
+/// How long a cancelled StartSession is waited for: if it succeeds after all, its session has to be ended.
+const START_AFTER_CANCEL: Duration = Duration::from_secs(5);
+/// How long TerminateSession may take.
+const TERMINATE: Duration = Duration::from_secs(5);
+
+/// An SSM session that is ready. Cheap to clone; all clones are the same session, which is ended when the last clone
+/// and the last stream are dropped.
+#[derive(Clone)]
+pub struct Session {
+    holder: Arc<Holder>,
+    mode: Mode,
+}
+
+/// Ends the session when nobody holds it any more.
+pub(super) struct Holder {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.shared.end();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.holder.shared.id).field("mode", &self.mode).finish()
+    }
+}
+
+impl Session {
+    /// StartSession, websocket, handshake; returns when the session is ready to carry data.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]. When `cancel` fires, and on any error, the SSM session is ended before this returns.
+    pub async fn connect(
+        control: Arc<dyn ControlPlane>,
+        dialer: Arc<Dialer>,
+        request: StartRequest,
+        options: SessionOptions,
+        cancel: CancellationToken,
+    ) -> Result<Self, ConnectError> {
+        let deadline = Instant::now() + options.connect_timeout;
+        let grant = start(&control, request, &options, deadline, &cancel).await?;
+        tracing::debug!(session = %grant.session_id, url = %grant.url, "session started");
+        options.tell(SessionEvent::Started(grant.session_id.clone()));
+        let unowned = Unowned::new(&control, &grant.session_id, &options);
+        let dialled = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(ConnectError::Cancelled),
+            dialled = timeout_at(deadline, dialer.dial(&*control, &grant.url)) => match dialled {
+                Ok(dialled) => dialled.map_err(ConnectError::Dial),
+                Err(_) => Err(ConnectError::TimedOut(options.connect_timeout)),
+            },
+        };
+        let dialled = match dialled {
+            Ok(dialled) => dialled,
+            Err(error) => {
+                terminate(&*control, &grant.session_id, &options).await;
+                unowned.disarm();
+                return Err(error);
+            }
+        };
+        unowned.disarm();
+        if dialled.fell_back_to_unsigned {
+            options.tell(SessionEvent::UnsignedUpgrade);
+        }
+        Self::run(control, grant.session_id, grant.token, dialled.websocket, options, deadline, cancel).await
+    }
+
+    /// The same over a websocket that the caller has opened: any transport will do.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]. When `cancel` fires, and on any error, the SSM session is ended before this returns.
+    pub async fn over<S>(
+        control: Arc<dyn ControlPlane>,
+        session_id: SessionId,
+        token: Token,
+        websocket: WebSocketStream<S>,
+        options: SessionOptions,
+        cancel: CancellationToken,
+    ) -> Result<Self, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let deadline = Instant::now() + options.connect_timeout;
+        Self::run(control, session_id, token, websocket, options, deadline, cancel).await
+    }
+
+    async fn run<S>(
+        control: Arc<dyn ControlPlane>,
+        session_id: SessionId,
+        token: Token,
+        websocket: WebSocketStream<S>,
+        options: SessionOptions,
+        deadline: Instant,
+        cancel: CancellationToken,
+    ) -> Result<Self, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let now = clock::now();
+        let (client_id, [seed, _]) = (Uuid::new_v4(), Uuid::new_v4().as_u64_pair().into());
+        let mut config = Config::new(client_id, seed, clock::epoch_ms());
+        config.ping_interval = options.ping_interval;
+        config.handshake_timeout = deadline.into_std().saturating_duration_since(now);
+        config.budget = options.budget.clone();
+        let mut proto = proto::Session::new(config, now);
+        proto.handle(now, Input::Connected(token));
+        let shared = Arc::new(Shared::new(session_id, proto));
+        let driver = Driver::new(Arc::clone(&shared), options.clone(), websocket);
+        tokio::spawn(supervise(driver, Arc::clone(&shared), control, options));
+
+        let holder = Arc::new(Holder { shared });
+        let mut status = holder.shared.status.subscribe();
+        let reached = tokio::select! {
+            biased;
+            () = cancel.cancelled() => None,
+            reached = status.wait_for(|status| *status != Status::Connecting) => reached.ok().map(|status| status.clone()),
+        };
+        match reached {
+            Some(Status::Ready) => {
+                let mode = holder.shared.lock().proto.mode();
+                match mode {
+                    Some(mode) => Ok(Self { holder, mode }),
+                    // It has ended already.
+                    None => Err(ConnectError::Closed(finished(&holder.shared).await)),
+                }
+            }
+            Some(Status::Closed(reason) | Status::Finished(reason)) => {
+                finished(&holder.shared).await;
+                Err(ConnectError::Closed(reason))
+            }
+            Some(Status::Connecting) | None => {
+                holder.shared.end();
+                finished(&holder.shared).await;
+                Err(ConnectError::Cancelled)
+            }
+        }
+    }
+
+    /// The session's identity.
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        &self.holder.shared.id
+    }
+
+    /// How connections are carried.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The smoothed round trip time to the agent.
+    #[must_use]
+    pub fn rtt(&self) -> Duration {
+        self.holder.shared.lock().proto.rtt()
+    }
+
+    /// A new stream. In basic mode this waits until the stream before it is over; first come, first served.
+    ///
+    /// Does not wait for the destination: whether it accepts shows on the stream.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(&self) -> Result<Stream, OpenError> {
+        let shared = &self.holder.shared;
+        let _turn = if self.mode == Mode::Basic { Some(shared.turn.lock().await) } else { None };
+        loop {
+            let mut freed = std::pin::pin!(shared.can_open.notified());
+            freed.as_mut().enable();
+            match shared.change(|state| (state.proto.open_stream(), true)) {
+                Ok(id) => {
+                    tracing::debug!(session = %shared.id, stream = %id, "stream opened");
+                    return Ok(Stream::new(Arc::clone(&self.holder), id));
+                }
+                Err(proto::OpenError::Busy) => freed.await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Completes when the session has ended, for whatever reason; at once if it has. Cancel-safe.
+    pub fn closed(&self) -> impl Future<Output = CloseReason> + Send + use<> {
+        let mut status = self.holder.shared.status.subscribe();
+        async move {
+            let over = |status: &Status| matches!(status, Status::Closed(_) | Status::Finished(_));
+            match status.wait_for(over).await.as_deref() {
+                Ok(Status::Closed(reason) | Status::Finished(reason)) => reason.clone(),
+                _ => crashed(),
+            }
+        }
+    }
+
+    /// Ends the session: what is queued is sent (bounded), the agent is told, then the API if needed. Returns when
+    /// nothing is left to be done.
+    pub async fn close(&self) -> CloseReason {
+        self.holder.shared.end();
+        finished(&self.holder.shared).await
+    }
+}
+
+/// StartSession. In a task of its own, because a call that nobody waits for any more may still succeed, and then there
+/// is a session that has to be ended.
+async fn start(
+    control: &Arc<dyn ControlPlane>,
+    request: StartRequest,
+    options: &SessionOptions,
+    deadline: Instant,
+    cancel: &CancellationToken,
+) -> Result<Grant, ConnectError> {
+    tracing::debug!(target = request.target, document = request.document, "StartSession");
+    let (sender, mut started) = oneshot::channel();
+    let (caller, caller_options) = (Arc::clone(control), options.clone());
+    tokio::spawn(async move {
+        let result = caller.start(&request).await;
+        if let Err(Ok(grant)) = sender.send(result) {
+            terminate(&*caller, &grant.session_id, &caller_options).await;
+        }
+    });
+    let error = tokio::select! {
+        biased;
+        () = cancel.cancelled() => ConnectError::Cancelled,
+        result = timeout_at(deadline, &mut started) => match result {
+            Ok(Ok(result)) => return Ok(result?),
+            Ok(Err(_)) => return Err(ConnectError::Closed(crashed())),
+            Err(_) => ConnectError::TimedOut(options.connect_timeout),
+        },
+    };
+    // The caller may end the process after this.
+    match timeout(START_AFTER_CANCEL, started).await {
+        Ok(Ok(Ok(grant))) => terminate(&**control, &grant.session_id, options).await,
+        // Says more than that nobody waited for it: of several forwards, the first that failed is to be reported.
+        Ok(Ok(Err(failure))) => return Err(failure.into()),
+        _ => {}
+    }
+    Err(error)
+}
+
+/// A session that has no task yet. Dropped, it is ended as well as the drop of a future allows.
+struct Unowned(Option<(Arc<dyn ControlPlane>, SessionId, SessionOptions)>);
+
+impl Unowned {
+    fn new(control: &Arc<dyn ControlPlane>, session: &SessionId, options: &SessionOptions) -> Self {
+        Self(Some((Arc::clone(control), session.clone(), options.clone())))
+    }
+
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unowned {
+    fn drop(&mut self) {
+        if let (Some((control, session, options)), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(async move { terminate(&*control, &session, &options).await });
+        }
+    }
+}
+
+/// Runs the driver to its end and sees to it that the SSM session is ended.
+async fn supervise<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    driver: Driver<S>,
+    shared: Arc<Shared>,
+    control: Arc<dyn ControlPlane>,
+    options: SessionOptions,
+) {
+    // A task of its own: a bug in it must not leave the session, and those who wait for it, behind.
+    let ended = match tokio::spawn(driver).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            shared.abandon(crashed());
+            Ended { reason: crashed(), terminate: true }
+        }
+    };
+    tracing::debug!(session = %shared.id, reason = %ended.reason, terminate = ended.terminate, "session ended");
+    shared.status.send_replace(Status::Closed(ended.reason.clone()));
+    shared.can_open.notify_waiters();
+    if ended.terminate {
+        terminate(&*control, &shared.id, &options).await;
+    }
+    shared.status.send_replace(Status::Finished(ended.reason));
+}
+
+async fn terminate(control: &dyn ControlPlane, session: &SessionId, options: &SessionOptions) {
+    tracing::debug!(%session, "TerminateSession");
+    let failure = match timeout(TERMINATE, control.terminate(session)).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("TerminateSession of {session} was not answered within {} s", TERMINATE.as_secs()),
+    };
+    options.tell(SessionEvent::NotTerminated(failure));
+}
+
+async fn finished(shared: &Shared) -> CloseReason {
+    let mut status = shared.status.subscribe();
+    match status.wait_for(|status| matches!(status, Status::Finished(_))).await.as_deref() {
+        Ok(Status::Finished(reason)) => reason.clone(),
+        _ => crashed(),
+    }
+}
+
+fn crashed() -> CloseReason {
+    CloseReason::new(Initiator::Library, Cause::Protocol("the session's task is gone".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::session::{ControlError, ControlErrorKind, QueryForm, StreamUrl, control::BoxFuture};
+
+    /// An API that refuses to start sessions, once it has been cancelled.
+    struct RefusesLate(CancellationToken);
+
+    impl ControlPlane for RefusesLate {
+        fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Grant, ControlError>> {
+            Box::pin(async {
+                self.0.cancelled().await;
+                Err(ControlError {
+                    kind: ControlErrorKind::AccessDenied,
+                    operation: "StartSession",
+                    resource: request.target.clone(),
+                    message: "no".to_owned(),
+                    source: None,
+                })
+            })
+        }
+
+        fn resume<'a>(&'a self, _: &'a SessionId) -> BoxFuture<'a, Result<Option<Grant>, ControlError>> {
+            Box::pin(async { Ok(None) })
+        }
+
+        fn terminate<'a>(&'a self, _: &'a SessionId) -> BoxFuture<'a, Result<(), ControlError>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn sign_upgrade<'a>(
+            &'a self,
+            _: &'a StreamUrl,
+            _: QueryForm,
+        ) -> BoxFuture<'a, Result<Vec<(HeaderName, HeaderValue)>, ControlError>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_fails_after_it_was_cancelled_has_failed() {
+        let cancel = CancellationToken::new();
+        let control: Arc<dyn ControlPlane> = Arc::new(RefusesLate(cancel.clone()));
+        cancel.cancel();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let started = start(&control, StartRequest::default(), &SessionOptions::default(), deadline, &cancel).await;
+        assert!(matches!(started, Err(ConnectError::Control(_))), "{started:?}");
+    }
+}

@@ -1,0 +1,132 @@
+//! What a session needs of the AWS API: a trait, so that the layers below never see the SDK.
+
+use std::{collections::BTreeMap, fmt, future::Future, pin::Pin};
+
+use http::{HeaderName, HeaderValue};
+
+use super::StreamUrl;
+pub use crate::proto::Token;
+
+/// A future on the heap, for a trait that is used as an object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The identity of an SSM session, such as `alice-0123456789abcdef0`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SessionId(pub String);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What StartSession is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StartRequest {
+    /// `i-…`, `mi-…` or `ecs:CLUSTER_TASK_RUNTIME`.
+    pub target: String,
+    /// The session document; none is the account's default, a shell.
+    pub document: Option<String>,
+    /// Parameters of the document.
+    pub parameters: BTreeMap<String, Vec<String>>,
+    /// Text for CloudTrail.
+    pub reason: Option<String>,
+}
+
+/// Permission to open one websocket.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The session.
+    pub session_id: SessionId,
+    /// Good for one websocket.
+    pub token: Token,
+    /// Where to connect; already checked by the control plane.
+    pub url: StreamUrl,
+}
+
+/// How a `+` in the query of a StreamUrl is read when the upgrade request is signed: it is not known which the
+/// service expects (`proto-notes/websocket.md#signature`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QueryForm {
+    /// As a space (`%20`), like the signers of the genuine plugin.
+    PlusIsSpace,
+    /// As itself (`%2B`).
+    PlusIsLiteral,
+}
+
+/// The calls of the AWS API that a session makes.
+pub trait ControlPlane: Send + Sync + 'static {
+    /// Starts a session.
+    fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Grant, ControlError>>;
+
+    /// Permission for a new websocket of a session; `None` when the session is over.
+    fn resume<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Option<Grant>, ControlError>>;
+
+    /// Ends a session. Ending one that is over is not an error.
+    fn terminate<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<(), ControlError>>;
+
+    /// Headers that sign the websocket upgrade, made afresh for every dial. Never called for presigned URLs.
+    /// Empty when there are no credentials to sign with.
+    fn sign_upgrade<'a>(
+        &'a self,
+        url: &'a StreamUrl,
+        form: QueryForm,
+    ) -> BoxFuture<'a, Result<Vec<(HeaderName, HeaderValue)>, ControlError>>;
+}
+
+/// What kind of failure a [`ControlError`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ControlErrorKind {
+    /// No credentials were found.
+    NoCredentials,
+    /// Credentials are expired or not accepted.
+    ExpiredCredentials,
+    /// The clock of this machine is too far off for signatures.
+    ClockSkew,
+    /// No region is known.
+    NoRegion,
+    /// IAM says no.
+    AccessDenied,
+    /// The agent of the target is not connected, or there is no such target.
+    TargetNotConnected,
+    /// The document does not exist in this account and region, or cannot be used here.
+    InvalidDocument,
+    /// A parameter or the target has a form that the service refuses.
+    InvalidRequest,
+    /// The session does not exist (any more).
+    NoSuchSession,
+    /// Too many calls.
+    Throttled,
+    /// The service failed.
+    Service,
+    /// The service could not be reached.
+    Network,
+    /// The service answered with something that cannot be trusted or used, such as a StreamUrl elsewhere.
+    BadAnswer,
+}
+
+impl ControlErrorKind {
+    /// Whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::Throttled | Self::Service | Self::Network | Self::TargetNotConnected)
+    }
+}
+
+/// A call of the AWS API that failed: which, on what, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} of {resource} failed: {message}")]
+pub struct ControlError {
+    /// What kind of failure.
+    pub kind: ControlErrorKind,
+    /// `StartSession`, `ResumeSession`, `TerminateSession` or `OpenDataChannel`.
+    pub operation: &'static str,
+    /// The target or the session.
+    pub resource: String,
+    /// What the service said, or what could not be done. Without secrets.
+    pub message: String,
+    /// The error below.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}

@@ -1,0 +1,92 @@
+//! The state machine and everybody who waits for it, behind one lock.
+//!
+//! The lock guards one state machine, is held for microseconds, and nothing is hashed, written or woken under it.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::Waker,
+};
+
+use tokio::sync::{Notify, watch};
+
+use super::{SessionId, clock};
+use crate::proto::{self, CloseReason, StreamId};
+
+/// How far a session has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Status {
+    Connecting,
+    Ready,
+    /// Over for its streams; the API may still have to be told.
+    Closed(CloseReason),
+    /// Nothing is left to be done.
+    Finished(CloseReason),
+}
+
+pub(super) struct Shared {
+    pub(super) id: SessionId,
+    state: Mutex<State>,
+    pub(super) status: watch::Sender<Status>,
+    /// A session of one connection at a time is free again.
+    pub(super) can_open: Notify,
+    /// Whose turn it is to wait for that: first come, first served.
+    pub(super) turn: tokio::sync::Mutex<()>,
+}
+
+pub(super) struct State {
+    pub(super) proto: proto::Session,
+    pub(super) streams: HashMap<StreamId, Wakers>,
+    pub(super) driver: Option<Waker>,
+}
+
+/// Who waits for a stream.
+#[derive(Default)]
+pub(super) struct Wakers {
+    pub(super) read: Option<Waker>,
+    pub(super) write: Option<Waker>,
+}
+
+impl Shared {
+    pub(super) fn new(id: SessionId, proto: proto::Session) -> Self {
+        Self {
+            id,
+            state: Mutex::new(State { proto, streams: HashMap::new(), driver: None }),
+            status: watch::Sender::new(Status::Connecting),
+            can_open: Notify::new(),
+            turn: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and wakes the driver afterwards if the change says so.
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut State) -> (R, bool)) -> R {
+        let (result, driver) = {
+            let mut state = self.lock();
+            let (result, wake) = change(&mut state);
+            (result, if wake { state.driver.take() } else { None })
+        };
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+
+    /// Ends everything in place of a driver that is gone.
+    pub(super) fn abandon(&self, reason: CloseReason) {
+        let waiting: Vec<_> = {
+            let mut state = self.lock();
+            state.proto.abort(reason);
+            state.streams.values_mut().flat_map(|wakers| [wakers.read.take(), wakers.write.take()]).collect()
+        };
+        waiting.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Asks for the end. Harmless if it has come already.
+    pub(super) fn end(&self) {
+        self.change(|state| (state.proto.end(clock::now()), true));
+    }
+}
