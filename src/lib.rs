@@ -80,6 +80,13 @@
 pub mod emulator;
 
 pub mod aws;
+pub mod cli;
+pub mod forward;
 pub mod proto;
 pub mod session;
 pub mod wire;
+
+/// README's examples are compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

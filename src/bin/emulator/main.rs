@@ -1,0 +1,485 @@
+//! `ssmfwd-emulator`: an emulated AWS for any client, as a program.
+
+mod demo;
+mod destination;
+
+use std::{
+    collections::BTreeMap,
+    env,
+    error::Error,
+    ffi::{OsStr, OsString},
+    io::{self, Write as _},
+    path::PathBuf,
+    process::{ExitCode, ExitStatus},
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ssmfwd::emulator::{
+    AgentKind, Emulator, EmulatorConfig, Faults, PayloadCap, RateCap, SessionDocument, UpgradePolicy,
+};
+use tokio::process::Command;
+
+/// An emulated AWS on loopback: SSM API, message gateway and agent, for any client that reads the usual AWS variables.
+///
+/// It verifies signatures, plays the agent of one target with the genuine one's quirks, and dials real TCP
+/// destinations from this machine. Everything that can go wrong is a switch, and can also be changed while it runs:
+/// see `control_url` in what `serve` prints.
+#[derive(Debug, Parser)]
+#[command(name = "ssmfwd-emulator", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Job,
+}
+
+#[derive(Debug, Subcommand)]
+enum Job {
+    /// Run until Ctrl-C; print one JSON line with `endpoint_url`, `control_url`, `target` and `env`.
+    ///
+    /// `env` holds the variables that point an AWS client at the emulator, made-up credentials included.
+    Serve(Switches),
+    /// Run COMMAND with the variables set that point it at the emulator, and exit with its status.
+    ///
+    /// The folder of this program comes first on its PATH. Signals are passed on (in a terminal, Ctrl-C reaches it
+    /// anyway). Exit status: that of COMMAND; 126 if it cannot be started, 127 if it is not found, 128 + N if signal N
+    /// ended it.
+    Exec {
+        #[command(flatten)]
+        switches: Switches,
+        /// The command and its arguments, after `--`.
+        #[arg(required = true, last = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// Show the main job: forward a local port to a small HTTP server through an emulated AWS, and fetch through it.
+    ///
+    /// What is between the two is the code that runs in production. Prints what happened and what was measured, and stays
+    /// until Ctrl-C. Not with --tls: only a program started by `exec` trusts the authority of a run.
+    Demo {
+        /// End after the measurements.
+        #[arg(long)]
+        once: bool,
+        #[command(flatten)]
+        switches: Switches,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Switches {
+    /// Port on 127.0.0.1; 0 picks a free one.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    port: u16,
+    /// Serve https and wss, under an authority made for this run (SSL_CERT_FILE, AWS_CA_BUNDLE).
+    #[arg(long)]
+    tls: bool,
+    /// Seed of ids, tokens and faults: the same seed, the same run.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// Region that clients must sign for.
+    #[arg(long, default_value = "us-east-1", value_name = "REGION")]
+    region: String,
+    /// A target whose agent is connected; can be repeated. All others are TargetNotConnected.
+    #[arg(long = "target", default_value = EmulatorConfig::DEFAULT_TARGET, value_name = "ID", help_heading = "Agent")]
+    targets: Vec<String>,
+    /// `realistic`: pacing (0.7 MB/s down per session) and serial dialling as the genuine agent; `ideal`: without.
+    #[arg(long, default_value = "realistic", value_name = "KIND", help_heading = "Agent")]
+    agent: AgentArg,
+    /// The version it announces. Up to 3.0.196.0 it carries one connection at a time, without multiplexing.
+    #[arg(long, default_value_t = EmulatorConfig::default().agent_version, value_name = "V",
+        value_parser = parse_agent_version, help_heading = "Agent")]
+    agent_version: String,
+    /// A session document beside those that AWS publishes, from a JSON file with `parameters` and `properties`.
+    #[arg(long = "document", value_name = "NAME=FILE", value_parser = parse_document, help_heading = "Agent")]
+    documents: Vec<(String, PathBuf)>,
+    /// Data messages right after the handshake that are refused without acknowledgement.
+    #[arg(long, value_name = "N", help_heading = "Agent")]
+    refuse_early: Option<u32>,
+    /// Data messages right after the handshake that are acknowledged and thrown away.
+    #[arg(long, value_name = "N", help_heading = "Agent")]
+    swallow_early: Option<u32>,
+    /// Round-trip time that the client sees, milliseconds.
+    #[arg(long, default_value_t = 0, value_name = "MS", help_heading = "Gateway")]
+    rtt: u64,
+    /// Largest payload of a client's message, bytes; a larger one is answered by close frame 1009, a reset, or silence.
+    #[arg(long, value_name = "BYTES[:close|reset|silence]", help_heading = "Gateway")]
+    payload_cap: Option<PayloadCap>,
+    /// Messages per second from a client: above it, it is paused and three seconds later cut. Counts stream data, or
+    /// all.
+    #[arg(long, value_name = "N[:data|all]", help_heading = "Gateway")]
+    rate_cap: Option<RateCap>,
+    /// Close each websocket with `1000 Bye` after so long.
+    #[arg(long, value_name = "SECONDS", help_heading = "Gateway")]
+    bye_every: Option<u64>,
+    /// End a session without stream data after so long; 0: never.
+    #[arg(long, default_value_t = 1200, value_name = "SECONDS", help_heading = "Gateway")]
+    idle_timeout: u64,
+    /// Accept only upgrades without signature.
+    #[arg(long, group = "upgrade", help_heading = "Gateway")]
+    unsigned_only: bool,
+    /// Accept only signatures that read a `+` of the StreamUrl as itself, not as a space.
+    #[arg(long, group = "upgrade", help_heading = "Gateway")]
+    literal_plus_only: bool,
+    /// Accept upgrades with a signature of either form, or with none.
+    #[arg(long, group = "upgrade", help_heading = "Gateway")]
+    allow_unsigned: bool,
+    /// Relayed messages that vanish.
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = parse_percent, help_heading = "Faults")]
+    drop: f64,
+    /// Relayed messages that arrive twice.
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = parse_percent, help_heading = "Faults")]
+    duplicate: f64,
+    /// Relayed messages that arrive 5 ms late, behind later ones.
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = parse_percent, help_heading = "Faults")]
+    reorder: f64,
+    /// Reset the client's websocket after so many relayed messages, again and again.
+    #[arg(long, value_name = "MESSAGES", help_heading = "Faults")]
+    disconnect_every: Option<u64>,
+    /// Answer this operation with AccessDeniedException; OpenDataChannel is the signed upgrade. Can be repeated.
+    #[arg(long = "deny", value_name = "OPERATION", help_heading = "Faults")]
+    denied: Vec<String>,
+    /// The credentials have expired.
+    #[arg(long, help_heading = "Faults")]
+    expired_credentials: bool,
+    /// Answer the first so many API calls with ThrottlingException.
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Faults")]
+    throttle: u32,
+    /// How far the service's clock is ahead of this machine's.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS", allow_negative_numbers = true, help_heading = "Faults")]
+    clock_skew: i64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AgentArg {
+    Realistic,
+    Ideal,
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
+        _ => Err(format!("`{text}` is not a number from 0 to 100")),
+    }
+}
+
+fn parse_document(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, file) = text.split_once('=').ok_or("expected NAME=FILE")?;
+    Ok((name.into(), file.into()))
+}
+
+impl Switches {
+    fn into_config(self) -> Result<EmulatorConfig, Box<dyn Error>> {
+        let mut documents = BTreeMap::new();
+        for (name, file) in self.documents {
+            let read = |file: &PathBuf| -> Result<SessionDocument, Box<dyn Error>> {
+                Ok(serde_json::from_slice(&std::fs::read(file)?)?)
+            };
+            let document = read(&file).map_err(|error| format!("document {}: {error}", file.display()))?;
+            documents.insert(name, document);
+        }
+        let upgrade = match (self.unsigned_only, self.literal_plus_only, self.allow_unsigned) {
+            (true, ..) => UpgradePolicy::Unsigned,
+            (_, true, _) => UpgradePolicy::SignedLiteralPlus,
+            (.., true) => UpgradePolicy::Any,
+            _ => UpgradePolicy::Signed,
+        };
+        Ok(EmulatorConfig {
+            port: self.port,
+            tls: self.tls,
+            seed: self.seed,
+            region: self.region,
+            targets: self.targets,
+            documents,
+            agent: match self.agent {
+                AgentArg::Realistic => AgentKind::Realistic,
+                AgentArg::Ideal => AgentKind::Ideal,
+            },
+            agent_version: self.agent_version,
+            refuse_early: self.refuse_early,
+            swallow_early: self.swallow_early,
+            rtt: Duration::from_millis(self.rtt),
+            faults: Faults {
+                drop: self.drop,
+                duplicate: self.duplicate,
+                reorder: self.reorder,
+                disconnect_every: self.disconnect_every,
+            },
+            payload_cap: self.payload_cap,
+            rate_cap: self.rate_cap,
+            bye_every: self.bye_every.map(Duration::from_secs),
+            idle_timeout: (self.idle_timeout > 0).then(|| Duration::from_secs(self.idle_timeout)),
+            upgrade,
+            denied: self.denied,
+            expired_credentials: self.expired_credentials,
+            throttle: self.throttle,
+            clock_skew: self.clock_skew,
+            ..EmulatorConfig::default()
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    match run(cli.command) {
+        Ok(code) => code,
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = format!("error: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text.push_str(&format!("\n  caused by: {error}"));
+                cause = error.source();
+            }
+            // Without a stderr there is nobody to tell.
+            drop(writeln!(io::stderr(), "{text}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn parse_agent_version(text: &str) -> Result<String, String> {
+    let parts: Vec<_> = text.split('.').collect();
+    if parts.len() == 4 && parts.iter().all(|part| part.parse::<u32>().is_ok()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is not a version of four numbers, such as 3.3.987.0"))
+}
+
+/// Diagnostics on stderr, by `RUST_LOG`; libraries whose trace logs hold tokens and payloads stay quiet.
+fn start_log() {
+    use tracing_subscriber::EnvFilter;
+    let mut filter = EnvFilter::builder().parse_lossy(env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()));
+    for quiet in ["tungstenite=info", "tokio_tungstenite=info", "hyper=info", "rustls=info"] {
+        if let Ok(directive) = quiet.parse() {
+            filter = filter.add_directive(directive);
+        }
+    }
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}
+
+fn run(job: Job) -> Result<ExitCode, Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match job {
+        Job::Serve(switches) => {
+            let emulator = Emulator::start(switches.into_config()?)?;
+            runtime.block_on(serve(&emulator))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Job::Exec { switches, command } => {
+            let emulator = Emulator::start(switches.into_config()?)?;
+            runtime.block_on(exec(&emulator, command))
+        }
+        Job::Demo { once, switches } => {
+            let config = switches.into_config()?;
+            if config.tls {
+                return Err("demo does not serve TLS; see `exec --tls -- ssmfwd ...`".into());
+            }
+            let runtime = tokio::runtime::Runtime::new()?;
+            runtime.block_on(demo::run(config, once))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn serve(emulator: &Emulator) -> io::Result<()> {
+    let mut signals = Signals::new()?; // before anybody knows that we are here
+    let description = serde_json::json!({
+        "endpoint_url": emulator.endpoint_url(),
+        "control_url": emulator.control_url(),
+        "target": emulator.target(),
+        "env": emulator.env().into_iter().collect::<BTreeMap<_, _>>(),
+    });
+    writeln!(io::stdout(), "{description}")?;
+    io::stdout().flush()?;
+    signals.next().await;
+    Ok(())
+}
+
+async fn exec(emulator: &Emulator, command: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
+    let mut signals = Signals::new()?;
+    let (program, arguments) = command.split_first().ok_or("no command")?;
+    let mut command = Command::new(program);
+    command.args(arguments).envs(emulator.env()).env("PATH", search_path()?).kill_on_drop(true);
+    for name in Emulator::CONFLICTING_ENV {
+        command.env_remove(name);
+    }
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            writeln!(io::stderr(), "error: {} cannot be started: {error}", program.display())?;
+            return Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }));
+        }
+    };
+    loop {
+        tokio::select! {
+            status = child.wait() => return Ok(exit_code(status?)),
+            signal = signals.next() => pass_on(&child, signal),
+        }
+    }
+}
+
+/// The folder of this program, where `ssmfwd` is too, before all others.
+fn search_path() -> Result<OsString, Box<dyn Error>> {
+    let program = env::current_exe()?;
+    let folder = program.parent().map(PathBuf::from);
+    let path = env::var_os("PATH").unwrap_or_default();
+    Ok(env::join_paths(folder.into_iter().chain(env::split_paths(OsStr::new(&path))))?)
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX));
+    }
+    ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+#[cfg(unix)]
+use unix::{Signals, pass_on};
+
+#[cfg(unix)]
+mod unix {
+    use std::io::{self, IsTerminal as _};
+
+    use rustix::process::{Pid, Signal as Number, kill_process};
+    use tokio::{
+        process::Child,
+        signal::unix::{Signal, SignalKind, signal},
+    };
+
+    /// The signals that end a program.
+    pub(super) struct Signals {
+        interrupt: Signal,
+        quit: Signal,
+        hangup: Signal,
+        terminate: Signal,
+    }
+
+    impl Signals {
+        pub(super) fn new() -> io::Result<Self> {
+            Ok(Self {
+                interrupt: signal(SignalKind::interrupt())?,
+                quit: signal(SignalKind::quit())?,
+                hangup: signal(SignalKind::hangup())?,
+                terminate: signal(SignalKind::terminate())?,
+            })
+        }
+
+        pub(super) async fn next(&mut self) -> Number {
+            tokio::select! {
+                _ = self.interrupt.recv() => Number::INT,
+                _ = self.quit.recv() => Number::QUIT,
+                _ = self.hangup.recv() => Number::HUP,
+                _ = self.terminate.recv() => Number::TERM,
+            }
+        }
+    }
+
+    /// Sends a signal to the child, unless the terminal has sent it to both of us: a second Ctrl-C means something
+    /// else to many programs.
+    pub(super) fn pass_on(child: &Child, signal: Number) {
+        let from_terminal = signal != Number::TERM && io::stdin().is_terminal();
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid.filter(|_| !from_terminal)
+            && let Err(error) = kill_process(pid, signal)
+        {
+            tracing::warn!(%error, ?signal, "signal not passed on");
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    #[expect(clippy::unnecessary_wraps, reason = "the same face as on unix")]
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        // Without a handler the system ends the program by itself.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The console has sent it to the child as well.
+#[cfg(not(unix))]
+fn pass_on(_: &tokio::process::Child, (): ()) {}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn config(switches: &[&str]) -> EmulatorConfig {
+        let cli = Cli::try_parse_from(["ssmfwd-emulator", "serve"].iter().chain(switches)).expect("valid switches");
+        let Job::Serve(switches) = cli.command else { panic!("not serve") };
+        switches.into_config().expect("a configuration")
+    }
+
+    #[test]
+    fn without_switches_it_is_the_default() {
+        Cli::command().debug_assert();
+        assert_eq!(config(&[]), EmulatorConfig::default());
+    }
+
+    #[test]
+    fn switches_reach_their_fields() {
+        let config = config(&[
+            "--agent",
+            "ideal",
+            "--rtt",
+            "50",
+            "--target",
+            "i-1",
+            "--target",
+            "mi-2",
+            "--payload-cap",
+            "2048:reset",
+            "--rate-cap",
+            "900:all",
+            "--bye-every",
+            "3",
+            "--literal-plus-only",
+            "--drop",
+            "2.5",
+            "--refuse-early",
+            "1",
+            "--deny",
+            "ResumeSession",
+            "--clock-skew",
+            "-400",
+            "--idle-timeout",
+            "0",
+        ]);
+        assert_eq!((config.agent, config.rtt), (AgentKind::Ideal, Duration::from_millis(50)));
+        assert_eq!(config.targets, ["i-1", "mi-2"]);
+        assert_eq!((config.payload_cap, config.rate_cap), ("2048:reset".parse().ok(), "900:all".parse().ok()));
+        assert_eq!((config.bye_every, config.idle_timeout), (Some(Duration::from_secs(3)), None));
+        assert_eq!((config.upgrade, config.faults.drop), (UpgradePolicy::SignedLiteralPlus, 2.5));
+        assert_eq!((config.refuse_early, config.clock_skew), (Some(1), -400));
+        assert_eq!(config.denied, ["ResumeSession"]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for switches in [
+            &["serve", "--unsigned-only", "--literal-plus-only"][..],
+            &["serve", "--drop", "101"],
+            &["serve", "--document", "no-file"],
+            &["exec"],
+            &["exec", "command-without-dashes"],
+        ] {
+            assert!(Cli::try_parse_from(["ssmfwd-emulator"].iter().chain(switches)).is_err(), "{switches:?}");
+        }
+    }
+}

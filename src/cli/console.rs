@@ -1,0 +1,270 @@
+//! The way out to people and programs: lines for stdout and stderr, in order, written by a thread of their own.
+//!
+//! Nobody who tells something waits for the terminal or for the reader of a pipe: events come from tasks that carry
+//! data. What a slow reader leaves no room for is dropped and counted, if it can be spared.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+/// Lines that wait for a slow reader. Beyond it, lines that can be spared are dropped.
+const QUEUE_MAX: usize = 4096;
+
+/// How long a slow reader is waited for at the end.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// Where a line goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum To {
+    /// Data.
+    Stdout,
+    /// Everything said to people.
+    Stderr,
+}
+
+/// Lines on their way out. Dropping it ends the thread when all is written.
+pub(super) struct Console {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Something to write, or the end.
+    filled: Condvar,
+    /// Nothing left to write.
+    drained: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    lines: VecDeque<(To, String)>,
+    /// The thread holds a line.
+    writing: bool,
+    dropped: u64,
+    closed: bool,
+}
+
+impl Console {
+    /// A console on the program's own stdout and stderr.
+    pub(super) fn new() -> io::Result<Self> {
+        Self::on(io::stdout(), io::stderr())
+    }
+
+    /// A console on any writers.
+    pub(super) fn on(stdout: impl Write + Send + 'static, stderr: impl Write + Send + 'static) -> io::Result<Self> {
+        let queue = Mutex::new(Queue::default());
+        let shared = Arc::new(Shared { queue, filled: Condvar::new(), drained: Condvar::new() });
+        let for_thread = shared.clone();
+        thread::Builder::new().name("console".into()).spawn(move || for_thread.write_all(stdout, stderr))?;
+        Ok(Self { shared })
+    }
+
+    /// Writes a line, however slow its reader: for lines that are few.
+    pub(super) fn line(&self, to: To, line: String) {
+        self.shared.lock().lines.push_back((to, line));
+        self.shared.filled.notify_one();
+    }
+
+    /// Writes a line unless too many wait. The line is made with the number of lines dropped since the last one.
+    pub(super) fn spare_line(&self, to: To, line: impl FnOnce(u64) -> String) {
+        let mut queue = self.shared.lock();
+        if queue.lines.len() >= QUEUE_MAX {
+            queue.dropped += 1;
+            return;
+        }
+        let dropped = std::mem::take(&mut queue.dropped);
+        queue.lines.push_back((to, line(dropped)));
+        drop(queue);
+        self.shared.filled.notify_one();
+    }
+
+    /// Waits until all is written, for a while at most. Blocks: for the very end.
+    pub(super) fn flush(&self) {
+        let queue = self.shared.lock();
+        let busy = |queue: &mut Queue| queue.writing || !queue.lines.is_empty();
+        // Whether time was up makes no difference: the program ends.
+        drop(self.shared.drained.wait_timeout_while(queue, FLUSH_MAX, busy));
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.filled.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self) -> Option<(To, String)> {
+        let mut queue = self.lock();
+        queue.writing = false;
+        loop {
+            if let Some(line) = queue.lines.pop_front() {
+                queue.writing = true;
+                return Some(line);
+            }
+            self.drained.notify_all();
+            if queue.closed {
+                return None;
+            }
+            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn write_all(&self, mut stdout: impl Write, mut stderr: impl Write) {
+        while let Some((to, mut line)) = self.next() {
+            line.push('\n');
+            let written = match to {
+                To::Stdout => stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()),
+                To::Stderr => stderr.write_all(line.as_bytes()).and_then(|()| stderr.flush()),
+            };
+            if let Err(error) = written {
+                // A reader that went away is no reason to stop forwarding.
+                tracing::debug!(%error, ?to, "nobody reads what is written");
+            }
+        }
+    }
+}
+
+/// Text from elsewhere, made fit for one line of a terminal: no control characters, line ends as ` / `.
+pub(super) fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
+        if !printable.is_empty() {
+            printable.push_str(" / ");
+        }
+        for character in line.chars() {
+            match character {
+                '\t' => printable.push(' '),
+                // Also the marks that reverse the direction of the text after them.
+                '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                    printable.extend(character.escape_unicode());
+                }
+                _ if character.is_control() => printable.extend(character.escape_default()),
+                _ => printable.push(character),
+            }
+        }
+    }
+    printable
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A writer whose contents can be read, and a lock that can hold it up.
+    #[derive(Clone, Default)]
+    pub(in super::super) struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Page {
+        pub(in super::super) fn text(&self) -> String {
+            let bytes = self.0.lock().expect("no panic under the lock").clone();
+            String::from_utf8(bytes).expect("text")
+        }
+    }
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic under the lock").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Takes nothing before the other end is dropped.
+    struct Stuck(mpsc::Receiver<()>, Page);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.recv().ok();
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Broken;
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    #[test]
+    fn lines_come_out_in_order_on_their_side() {
+        let (stdout, stderr) = (Page::default(), Page::default());
+        let console = Console::on(stdout.clone(), stderr.clone()).expect("a thread");
+        console.line(To::Stdout, "one".into());
+        console.line(To::Stderr, "two".into());
+        console.spare_line(To::Stdout, |dropped| format!("three {dropped}"));
+        console.flush();
+        assert_eq!((stdout.text(), stderr.text()), ("one\nthree 0\n".into(), "two\n".into()));
+    }
+
+    #[test]
+    fn a_slow_reader_costs_lines_that_can_be_spared_and_no_memory() {
+        let (release, gate) = mpsc::channel();
+        let page = Page::default();
+        let console = Console::on(Stuck(gate, page.clone()), io::sink()).expect("a thread");
+        for at in 0..3 * QUEUE_MAX {
+            console.spare_line(To::Stdout, |_| at.to_string());
+        }
+        console.line(To::Stdout, "kept".into());
+        assert!(console.shared.lock().lines.len() <= QUEUE_MAX + 1);
+        drop(release);
+        console.flush();
+        console.spare_line(To::Stdout, |dropped| format!("dropped {dropped}"));
+        console.flush();
+        let text = page.text();
+        let lines: Vec<_> = text.lines().collect();
+        let [numbers @ .., kept, dropped] = &lines[..] else { panic!("{text}") };
+        assert_eq!(*kept, "kept");
+        assert_eq!(*dropped, format!("dropped {}", 3 * QUEUE_MAX - numbers.len()));
+        assert!(numbers.len() >= QUEUE_MAX && numbers.iter().enumerate().all(|(at, line)| *line == at.to_string()));
+    }
+
+    #[test]
+    fn a_broken_pipe_is_not_the_end() {
+        let stderr = Page::default();
+        let console = Console::on(Broken, stderr.clone()).expect("a thread");
+        console.line(To::Stdout, "nobody".into());
+        console.line(To::Stderr, "somebody".into());
+        console.flush();
+        assert_eq!(stderr.text(), "somebody\n");
+    }
+
+    #[test]
+    fn foreign_text_cannot_play_tricks_on_the_terminal() {
+        for (text, expected) in [
+            ("plain text", "plain text"),
+            ("two\r\n\nlines\n", "two / lines"),
+            ("\u{1b}[2Jcleared\u{7}", "\\u{1b}[2Jcleared\\u{7}"),
+            ("a\tb\rc", "a b\\rc"),
+            ("\u{202e}txet", "\\u{202e}txet"),
+            ("Größe…", "Größe…"),
+            ("", ""),
+        ] {
+            assert_eq!(printable(text), expected);
+        }
+    }
+}

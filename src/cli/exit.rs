@@ -1,0 +1,52 @@
+//! How the program ends: the exit statuses of the interface.
+
+use std::process::ExitCode;
+
+/// An exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// Any failure without a status of its own: network, TLS, throttling, time-outs.
+    Failure,
+    /// The arguments, the region or the target are missing or not valid.
+    Usage,
+    /// A local address cannot be bound.
+    Bind,
+    /// No or expired credentials.
+    Credentials,
+    /// IAM says no.
+    Denied,
+    /// The target does not exist, is not connected, or cannot serve the document.
+    Target,
+    /// The SSM session was lost or ended by the service.
+    Lost,
+    /// SIGHUP.
+    HangUp,
+    /// SIGINT.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+impl Exit {
+    /// The number.
+    pub(super) const fn status(self) -> u8 {
+        match self {
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::Bind => 3,
+            Self::Credentials => 4,
+            Self::Denied => 5,
+            Self::Target => 6,
+            Self::Lost => 7,
+            Self::HangUp => 129,
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.status().into()
+    }
+}

@@ -1,0 +1,22 @@
+//! The command line: typed arguments, a validated plan, reports, events, signals. Nothing here that another crate
+//! could want to call.
+//!
+//! ```text
+//! argv ─▶ Args ─▶ Plan ─▶ run ─▶ Exit
+//!                           ├─▶ Console   people: stderr; programs: stdout, as JSON lines
+//!                           └─▶ forward   the work
+//! ```
+
+mod args;
+mod clock;
+mod console;
+mod events;
+mod exit;
+mod grammar;
+mod logging;
+mod plan;
+mod report;
+mod run;
+mod signals;
+
+pub use run::main;

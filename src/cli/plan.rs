@@ -1,0 +1,298 @@
+//! What is to be done: the arguments, validated and completed. Making a plan has no side effects.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use http::Uri;
+
+use super::{args::Args, grammar, report::Report};
+use crate::{
+    forward::{ForwardSpec, ForwarderOptions, Listen},
+    session::StartRequest,
+};
+
+/// The longest reason that StartSession takes, in characters (`proto-notes/control-plane.md#operations`).
+const REASON_MAX: usize = 256;
+
+/// Everything that a run needs to know.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// In command order.
+    pub(super) forwards: Vec<PlannedForward>,
+    /// Who asks AWS, and where.
+    pub(super) access: Access,
+    pub(super) options: ForwarderOptions,
+    pub(super) connect_timeout: Duration,
+    pub(super) ping_interval: Duration,
+}
+
+/// One forward with its target and what StartSession is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PlannedForward {
+    pub(super) spec: ForwardSpec,
+    pub(super) request: StartRequest,
+}
+
+/// The choice of credentials, region and endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Access {
+    pub(super) profile: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) endpoint_url: Option<String>,
+}
+
+impl PlannedForward {
+    /// The name in events and errors: FORWARD as typed.
+    pub(super) fn name(&self) -> &str {
+        &self.spec.text
+    }
+
+    /// The destination for people.
+    pub(super) fn destination(&self) -> String {
+        self.spec.destination.describe(&self.request.target)
+    }
+}
+
+impl Plan {
+    /// Checks the arguments and fills in what follows from them.
+    pub(super) fn new(args: &Args) -> Result<Self, Report> {
+        let document = given(&args.document);
+        let specs = args.forwards.iter().map(|text| grammar::parse(text, document.is_some()));
+        let specs = specs.collect::<Result<Vec<_>, _>>().map_err(|error| Report::usage(error.to_string()))?;
+        for (at, spec) in specs.iter().enumerate() {
+            if let Some(other) = specs[..at].iter().find(|other| other.listen.collides_with(&spec.listen)) {
+                return Err(collision(other, spec));
+            }
+        }
+        let parameters = parameters(&args.parameters)?;
+        let reason = given(&args.reason);
+        if reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_MAX) {
+            return Err(Report::usage(format!("--reason is too long: at most {REASON_MAX} characters")));
+        }
+        let default_target = given(&args.target);
+        let mut forwards = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let target = spec.target.clone().or_else(|| default_target.clone());
+            let target = target.ok_or_else(|| no_target(&spec))?;
+            check_target(&target)?;
+            let request = StartRequest {
+                target,
+                document: document.clone().or_else(|| spec.destination.document().map(Into::into)),
+                parameters: with_parameters(&spec, &parameters)?,
+                reason: reason.clone(),
+            };
+            forwards.push(PlannedForward { spec, request });
+        }
+        let endpoint_url = given(&args.endpoint_url);
+        if let Some(url) = &endpoint_url {
+            check_endpoint(url)?;
+        }
+        Ok(Self {
+            forwards,
+            access: Access { profile: given(&args.profile), region: given(&args.region), endpoint_url },
+            options: ForwarderOptions { max_connections: args.max_connections, linger: args.linger },
+            connect_timeout: args.connect_timeout,
+            ping_interval: args.ping_interval,
+        })
+    }
+}
+
+/// An empty text, as from an empty variable, is none.
+fn given(text: &Option<String>) -> Option<String> {
+    text.clone().filter(|text| !text.is_empty())
+}
+
+fn collision(first: &ForwardSpec, second: &ForwardSpec) -> Report {
+    let what = match second.listen {
+        Listen::Tcp { port, .. } => format!("local port {port}"),
+        Listen::Unix(_) => format!("unix socket {}", second.listen),
+    };
+    Report::usage(format!("{what} is used twice: by {} and by {}", first.text, second.text))
+        .with_hint("give each forward a LOCAL of its own; 0 takes any free port")
+}
+
+fn no_target(spec: &ForwardSpec) -> Report {
+    Report::usage(format!("no target for {}", spec.text)).with_hint(format!(
+        "name one with --target i-0123456789abcdef0 (or SSMFWD_TARGET), or for this forward alone as {}@i-0123456789abcdef0",
+        spec.text
+    ))
+}
+
+fn check_target(target: &str) -> Result<(), Report> {
+    let is_id = |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_ecs = |id: &str| {
+        let parts: Vec<_> = id.split('_').collect();
+        parts.len() >= 3
+            && parts.iter().all(|part| !part.is_empty())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    };
+    let known = match target.split_once([':', '-']) {
+        Some(("i" | "mi", id)) if !target.contains(':') => is_id(id),
+        Some(("ecs", id)) if target.starts_with("ecs:") => is_ecs(id),
+        _ => false,
+    };
+    if known {
+        return Ok(());
+    }
+    Err(Report::usage(format!("the target {target:?} is of no kind that this version knows"))
+        .with_hint("targets are i-… (EC2), mi-… (hybrid) and ecs:CLUSTER_TASK_RUNTIME (a container)"))
+}
+
+fn check_endpoint(url: &str) -> Result<(), Report> {
+    let uri = url.parse::<Uri>().ok();
+    if uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()) {
+        return Ok(());
+    }
+    Err(Report::usage("--endpoint-url is not valid: expected a URL such as https://ssm.eu-west-1.amazonaws.com"))
+}
+
+/// `K=V` texts; a key that is repeated collects its values.
+fn parameters(texts: &[String]) -> Result<BTreeMap<String, Vec<String>>, Report> {
+    let mut parameters = BTreeMap::<_, Vec<_>>::new();
+    for text in texts.iter().filter(|text| !text.is_empty()) {
+        let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+        let (key, value) = pair.ok_or_else(|| {
+            Report::usage(format!("--parameter {text:?} is not valid: expected K=V, such as portNumber=3306"))
+        })?;
+        parameters.entry(key.to_owned()).or_default().push(value.to_owned());
+    }
+    Ok(parameters)
+}
+
+/// The parameters of FORWARD and those of `--parameter`. Neither overrides the other: what would be forwarded then?
+fn with_parameters(
+    spec: &ForwardSpec,
+    extra: &BTreeMap<String, Vec<String>>,
+) -> Result<BTreeMap<String, Vec<String>>, Report> {
+    let mut parameters = spec.destination.parameters();
+    for (key, values) in extra {
+        if parameters.insert(key.clone(), values.clone()).is_some() {
+            return Err(Report::usage(format!("--parameter {key} says again what {} says", spec.text))
+                .with_hint("leave one of them out"));
+        }
+    }
+    Ok(parameters)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::{super::exit::Exit, *};
+
+    fn plan(words: &[&str]) -> Result<Plan, Report> {
+        let args = Args::try_parse_from(std::iter::once(&"ssmfwd").chain(words)).expect("valid arguments");
+        Plan::new(&args)
+    }
+
+    fn request(words: &[&str]) -> StartRequest {
+        plan(words).expect("a valid plan").forwards.remove(0).request
+    }
+
+    fn map(entries: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
+        let owned = |(key, values): &(&str, &[&str])| {
+            ((*key).to_owned(), values.iter().map(|value| (*value).to_owned()).collect())
+        };
+        entries.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn the_request_follows_from_the_forward() {
+        let request = request(&["13306:db:3306", "-t", "i-0a", "--reason", "a ticket"]);
+        assert_eq!(
+            request,
+            StartRequest {
+                target: "i-0a".into(),
+                document: Some("AWS-StartPortForwardingSessionToRemoteHost".into()),
+                parameters: map(&[("host", &["db"]), ("portNumber", &["3306"])]),
+                reason: Some("a ticket".into()),
+            }
+        );
+    }
+
+    #[test]
+    fn a_document_replaces_the_usual_one_and_parameters_are_added() {
+        let request = request(&[
+            "2222:22",
+            "-t",
+            "i-0a",
+            "--document",
+            "Mine",
+            "--parameter",
+            "tag=a",
+            "--parameter",
+            "tag=b=c",
+            "--parameter",
+            "x=",
+        ]);
+        assert_eq!(request.document.as_deref(), Some("Mine"));
+        assert_eq!(request.parameters, map(&[("portNumber", &["22"]), ("tag", &["a", "b=c"]), ("x", &[""])]));
+    }
+
+    #[test]
+    fn a_document_may_know_the_destination() {
+        let request = request(&["13306", "-t", "i-0a", "--document", "Mine", "--parameter", "portNumber=1"]);
+        assert_eq!(request.parameters, map(&[("portNumber", &["1"])]));
+        assert_eq!(plan(&["13306", "-t", "i-0a"]).expect_err("no document").exit, Exit::Usage);
+    }
+
+    #[test]
+    fn each_forward_may_have_its_target() {
+        let words = ["1:2", "3:4@mi-0b", "5:6@ecs:my_cluster_task_runtime-1", "-t", "i-0a"];
+        let forwards = plan(&words).expect("a valid plan").forwards;
+        let targets: Vec<_> = forwards.iter().map(|forward| &forward.request.target[..]).collect();
+        assert_eq!(targets, ["i-0a", "mi-0b", "ecs:my_cluster_task_runtime-1"]);
+        assert_eq!((forwards[1].name(), &forwards[1].destination()[..]), ("3:4@mi-0b", "mi-0b:4"));
+        plan(&["1:2@i-0a"]).expect("no default needed");
+    }
+
+    #[test]
+    fn access_is_passed_on_and_empty_texts_are_none() {
+        let words = ["1:2", "-t", "i-0a", "--profile", "p", "--region", "", "--parameter", ""];
+        let words = [&words[..], &["--endpoint-url", "http://127.0.0.1:1"]].concat();
+        let access = plan(&words).expect("a valid plan").access;
+        let expected =
+            Access { profile: Some("p".into()), region: None, endpoint_url: Some("http://127.0.0.1:1".into()) };
+        assert_eq!(access, expected);
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors_that_say_what_to_do() {
+        for (words, expected) in [
+            (&["1:2"][..], "--target"),
+            (&["1:2", "-t", ""], "--target"),
+            (&["1:2", "-t", "name:bastion"], "i-…"),
+            (&["1:2", "-t", "bastion"], "i-…"),
+            (&["1:2", "-t", "i-"], "i-…"),
+            (&["1:2", "-t", "i-0a/b"], "i-…"),
+            (&["1:2", "-t", "i:0a"], "i-…"),
+            (&["1:2", "-t", "ecs-a_b_c"], "i-…"),
+            (&["1:2", "-t", "ecs:cluster/service"], "ecs:CLUSTER_TASK_RUNTIME"),
+            (&["1:2", "-t", "ecs:a_b"], "ecs:CLUSTER_TASK_RUNTIME"),
+            (&["1:2", "-t", "ecs:a__b"], "ecs:CLUSTER_TASK_RUNTIME"),
+            (&["1:2@tag:k=v", "-t", "i-0a"], "i-…"),
+            (&["1:2:3:4:5", "-t", "i-0a"], "FORWARD \"1:2:3:4:5\""),
+            (
+                &["13306:a:1", "13306:b:1", "-t", "i-0a"],
+                "local port 13306 is used twice: by 13306:a:1 and by 13306:b:1",
+            ),
+            (&["1:2", "127.0.0.1:1:3", "-t", "i-0a"], "local port 1 is used twice"),
+            (&["/a:1", "/a:2", "-t", "i-0a"], "unix socket /a is used twice"),
+            (&["1:2", "-t", "i-0a", "--parameter", "x"], "expected K=V"),
+            (&["1:2", "-t", "i-0a", "--parameter", "=x"], "expected K=V"),
+            (&["1:2", "-t", "i-0a", "--parameter", "portNumber=1"], "says again what 1:2 says"),
+            (&["1:2", "-t", "i-0a", "--endpoint-url", "ftp://h"], "--endpoint-url"),
+            (&["1:2", "-t", "i-0a", "--endpoint-url", "h"], "--endpoint-url"),
+        ] {
+            let report = plan(words).expect_err(&words.join(" "));
+            assert_eq!(report.exit, Exit::Usage, "{words:?}");
+            assert!(report.to_string().contains(expected), "{words:?}: {report}");
+        }
+        let long = "x".repeat(257);
+        assert_eq!(plan(&["1:2", "-t", "i-0a", "--reason", &long]).expect_err("too long").exit, Exit::Usage);
+    }
+
+    #[test]
+    fn free_ports_and_other_addresses_are_no_duplicates() {
+        plan(&["0:1", "0:2", "127.0.0.1:9:1", "127.0.0.2:9:1", "-t", "i-0a"]).expect("a valid plan");
+    }
+}

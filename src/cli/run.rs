@@ -1,0 +1,272 @@
+//! The run of the program: bind, connect, serve, end. Every way out ends the SSM sessions.
+//!
+//! ```text
+//! plan ─▶ bind all ─▶ AWS ─▶ connect all ─▶ ready ─▶ serve ─▶ drain ─▶ exit status
+//!          │           │      │  a failure or a signal: cancel the others, wait until they are ended
+//!          3         2, 4     1, 4, 5, 6                 7 or the signal
+//! ```
+
+use std::{pin::pin, process::ExitCode, sync::Arc};
+
+use futures_util::future::join_all;
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    args::Args,
+    console::Console,
+    events::{By, Reporter},
+    exit::Exit,
+    logging,
+    plan::{Access, Plan, PlannedForward},
+    report::Report,
+    signals::{Signal, Signals},
+};
+use crate::{
+    aws::{Aws, AwsOptions},
+    forward::{Connector, Forwarder, SessionConnector, Tunnel},
+    proto::{CloseReason, Initiator},
+    session::{ConnectError, ControlError, Dialer, SessionOptions},
+};
+
+/// Why a run is over.
+enum Over {
+    Signal(Signal),
+    Failed(Report),
+}
+
+impl Over {
+    fn exit(&self) -> (Exit, By) {
+        match self {
+            Self::Signal(signal) => (signal.exit(), By::Signal),
+            Self::Failed(report) => (report.exit, By::Ssmfwd),
+        }
+    }
+}
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match Args::read(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version on stdout, mistakes on stderr. Nobody there to read it is not worth a failure.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+        }
+    };
+    logging::init(&args);
+    let (Ok(console), Ok(runtime)) = (Console::new(), tokio::runtime::Runtime::new()) else {
+        tracing::error!("cannot start threads");
+        return Exit::Failure.into();
+    };
+    let reporter = Arc::new(Reporter::new(console, args.output, args.quiet));
+    let over = match Plan::new(&args) {
+        Ok(plan) => runtime.block_on(run(plan, &reporter)),
+        Err(report) => Over::Failed(report),
+    };
+    // What still runs, a name lookup for instance, is not waited for.
+    runtime.shutdown_background();
+    if let Over::Failed(report) = &over {
+        reporter.failed(report);
+    }
+    let (exit, by) = over.exit();
+    reporter.stopped(exit, by);
+    exit.into()
+}
+
+/// The AWS API with the credentials and the region that the user chose.
+async fn control_plane(access: &Access) -> Result<Aws, ControlError> {
+    let mut options = AwsOptions::default();
+    options.profile.clone_from(&access.profile);
+    options.region.clone_from(&access.region);
+    options.endpoint_url.clone_from(&access.endpoint_url);
+    Aws::load(options).await
+}
+
+async fn run(mut plan: Plan, reporter: &Arc<Reporter>) -> Over {
+    let started = Instant::now();
+    let mut signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
+    };
+    // Before anything else: a busy port must not cost a session.
+    let forwarders = match bind_all(&plan, reporter) {
+        Ok(forwarders) => forwarders,
+        Err(report) => return Over::Failed(report),
+    };
+    let connector = tokio::select! {
+        connector = connector(&mut plan) => connector,
+        signal = signals.next() => return Over::Signal(signal),
+    };
+    match connector {
+        Ok(connector) => forward_all(&plan, forwarders, &connector, &mut signals, reporter, started).await,
+        Err(report) => Over::Failed(report),
+    }
+}
+
+fn bind_all(plan: &Plan, reporter: &Arc<Reporter>) -> Result<Vec<Forwarder>, Report> {
+    let bind = |forward: &PlannedForward| {
+        let observer = {
+            let (reporter, forward) = (reporter.clone(), forward.clone());
+            Arc::new(move |event| reporter.forward(&forward, &event))
+        };
+        Forwarder::bind(&forward.spec, plan.options.clone(), observer).map_err(|error| Report::bind(&error))
+    };
+    plan.forwards.iter().map(bind).collect()
+}
+
+/// What starts the sessions. Completes the plan with what the AWS configuration says: hints need it.
+async fn connector(plan: &mut Plan) -> Result<SessionConnector, Report> {
+    let Ok(control) = time::timeout(plan.connect_timeout, control_plane(&plan.access)).await else {
+        return Err(Report::new(Exit::Failure, "the AWS configuration could not be read in time"));
+    };
+    let control = control.map_err(|error| Report::configuration(&error, &plan.access))?;
+    plan.access.region = Some(control.region().to_owned());
+    plan.access.profile = control.profile().map(str::to_owned);
+    let dialer = Dialer::new().map_err(|error| {
+        Report::new(Exit::Failure, "cannot load the trusted roots of this machine").caused_by(&error)
+    })?;
+    let options = SessionOptions {
+        ping_interval: plan.ping_interval,
+        connect_timeout: plan.connect_timeout,
+        ..SessionOptions::default()
+    };
+    Ok(SessionConnector { control: Arc::new(control), dialer: Arc::new(dialer), options })
+}
+
+async fn forward_all<C: Connector>(
+    plan: &Plan,
+    forwarders: Vec<Forwarder>,
+    connector: &C,
+    signals: &mut Signals,
+    reporter: &Arc<Reporter>,
+    started: Instant,
+) -> Over {
+    let tunnels = match connect_all(plan, &forwarders, connector, signals, reporter).await {
+        Ok(tunnels) => tunnels,
+        Err(over) => return over,
+    };
+    let mut ready = Vec::with_capacity(forwarders.len());
+    for ((forward, forwarder), tunnel) in plan.forwards.iter().zip(&forwarders).zip(&tunnels) {
+        reporter.opened(forward, &forwarder.addresses(), tunnel.id());
+        ready.push((forward, forwarder.addresses()));
+    }
+    reporter.ready(&ready, started.elapsed());
+    serve_all(plan, forwarders.into_iter().zip(tunnels), signals, reporter).await
+}
+
+/// Starts all sessions at once. All of them, or none: before ready, every failure ends everything.
+async fn connect_all<C: Connector>(
+    plan: &Plan,
+    forwarders: &[Forwarder],
+    connector: &C,
+    signals: &mut Signals,
+    reporter: &Reporter,
+) -> Result<Vec<C::Tunnel>, Over> {
+    let cancel = CancellationToken::new();
+    let each = plan.forwards.iter().zip(forwarders);
+    let mut connecting = pin!(join_all(each.map(|each| connect(each, connector, &cancel))));
+    let (connected, signal) = tokio::select! {
+        connected = &mut connecting => (Some(connected), None),
+        signal = signals.next() => {
+            reporter.stopping(signal);
+            cancel.cancel();
+            (signals.unless_interrupted(connecting).await, Some(signal))
+        }
+    };
+
+    let mut tunnels = Vec::with_capacity(forwarders.len());
+    let mut failure = None;
+    for (forward, connected) in plan.forwards.iter().zip(connected.unwrap_or_default()) {
+        match connected {
+            Ok(tunnel) => tunnels.push(tunnel),
+            // Another one failed, or a signal came.
+            Err(ConnectError::Cancelled) => {}
+            Err(error) => failure = failure.or_else(|| Some(Report::connect(&error, forward, &plan.access))),
+        }
+    }
+    let over = match (signal, failure) {
+        (Some(signal), _) => Over::Signal(signal),
+        (None, Some(report)) => Over::Failed(report),
+        (None, None) if tunnels.len() == forwarders.len() => return Ok(tunnels),
+        (None, None) => Over::Failed(Report::new(Exit::Failure, "cancelled")),
+    };
+    signals.unless_interrupted(join_all(tunnels.iter().map(Tunnel::close))).await;
+    Err(over)
+}
+
+/// Starts one session. Its failure cancels the others.
+async fn connect<C: Connector>(
+    (forward, forwarder): (&PlannedForward, &Forwarder),
+    connector: &C,
+    cancel: &CancellationToken,
+) -> Result<C::Tunnel, ConnectError> {
+    let connected = forwarder.connect(connector, forward.request.clone(), cancel.clone()).await;
+    if connected.is_err() {
+        cancel.cancel();
+    }
+    connected
+}
+
+/// Serves until a signal comes or a session ends, then ends everything.
+async fn serve_all<T: Tunnel>(
+    plan: &Plan,
+    forwards: impl Iterator<Item = (Forwarder, T)>,
+    signals: &mut Signals,
+    reporter: &Reporter,
+) -> Over {
+    let drain = CancellationToken::new();
+    let mut running = JoinSet::new();
+    for (index, (forwarder, tunnel)) in forwards.enumerate() {
+        let drain = drain.clone();
+        running.spawn(async move { (index, forwarder.run(tunnel, drain).await) });
+    }
+    let mut ends = Ends::default();
+    let signal = tokio::select! {
+        Some(end) = running.join_next() => {
+            ends.note(end);
+            None
+        }
+        signal = signals.next() => {
+            reporter.stopping(signal);
+            Some(signal)
+        }
+    };
+    drain.cancel();
+    let all_ended = async {
+        while let Some(end) = running.join_next().await {
+            ends.note(end);
+        }
+    };
+    signals.unless_interrupted(all_ended).await;
+    match (signal, ends.first) {
+        (Some(signal), _) => Over::Signal(signal),
+        (None, Some((index, reason))) => Over::Failed(Report::lost(&reason, &plan.forwards[index])),
+        (None, None) => Over::Failed(Report::new(Exit::Failure, "a forward failed: this is a bug in ssmfwd")),
+    }
+}
+
+/// Sessions that ended without having been asked to: the first in command order decides.
+#[derive(Default)]
+struct Ends {
+    first: Option<(usize, CloseReason)>,
+}
+
+impl Ends {
+    fn note(&mut self, end: Result<(usize, CloseReason), JoinError>) {
+        match end {
+            Ok((_, reason)) if reason.initiator == Initiator::Us => {}
+            Ok((index, _)) if self.first.as_ref().is_some_and(|(first, _)| *first < index) => {}
+            Ok(end) => self.first = Some(end),
+            // A panic: its message is on stderr already.
+            Err(error) => tracing::error!(%error, "a forward failed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! The local side: listeners, relays between local sockets and streams, limits, drain.
+//!
+//! Nothing here parses arguments or talks to people: what happens is told to an [`Observer`] as typed [`Event`]s.
+//!
+//! ```text
+//! Forwarder ── owns ──▶ Listeners (TCP, unix)            bound before StartSession
+//!     │
+//!     └─ per connection: local socket ◀─ Relay ─▶ stream of the Tunnel (an SSM session)
+//!                                          └─ HalfClose decides when our FIN goes out
+//! ```
+
+mod event;
+mod forwarder;
+mod half_close;
+mod lingering;
+mod listener;
+mod relay;
+mod spec;
+mod tunnel;
+#[cfg(unix)]
+mod unix_socket;
+
+#[cfg(test)]
+mod test_tunnel;
+
+pub use event::{ConnectionEnd, Event, Observer, Peer};
+pub use forwarder::{Forwarder, ForwarderOptions};
+pub use half_close::{Fin, HalfClose};
+pub use listener::{Accepted, BindError, Listeners, LocalAddress};
+pub use relay::{Carried, LocalSocket, Relay};
+pub use spec::{Bind, Destination, ForwardSpec, Listen};
+pub use tunnel::{Connector, SessionConnector, Tunnel, TunnelStream};
+
+#[cfg(test)]
+pub(crate) use test_tunnel::{Script, TestConnector, TestStream, TestTunnel};

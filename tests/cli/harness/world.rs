@@ -1,0 +1,92 @@
+//! One test's world: an emulated AWS and the programs that use it, checked at the end.
+
+use std::{net::SocketAddr, time::Duration};
+
+use rustix::process::Signal;
+use ssmfwd::emulator::{AgentKind, Emulator, EmulatorConfig, EmulatorState};
+use tokio::process::Command;
+
+use super::{Client, Ended, Program, within};
+
+/// An emulator that is not in the program's way: ideal unless a test asks for more.
+pub(crate) struct World {
+    pub(crate) emulator: Emulator,
+}
+
+impl World {
+    pub(crate) const TARGET: &str = EmulatorConfig::DEFAULT_TARGET;
+
+    pub(crate) fn ideal() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut EmulatorConfig)) -> Self {
+        let mut config = EmulatorConfig { agent: AgentKind::Ideal, ..EmulatorConfig::default() };
+        change(&mut config);
+        Self { emulator: Emulator::start(config).expect("an emulator") }
+    }
+
+    /// The built binary, with nothing in its environment but what leads to the emulator.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ssmfwd"));
+        command.env_clear().envs(self.emulator.env()).args(arguments);
+        command
+    }
+
+    /// A run that is expected to fail by itself.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
+        Program::start(self.command(arguments)).exit().await
+    }
+
+    /// The program with the usual target and events on stdout.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Program {
+        let mut command = self.command(&["--output", "json", "--target", Self::TARGET]);
+        command.args(arguments);
+        Program::start(command)
+    }
+
+    /// A forward of any free port to a port of this machine, ready.
+    pub(crate) async fn forward(&self, port: u16, options: &[&str]) -> Program {
+        let forward = format!("0:127.0.0.1:{port}");
+        let program = self.start(&[&[forward.as_str()], options].concat());
+        program.event("ready").await;
+        program
+    }
+
+    /// Ends a program with SIGTERM, and the world with it.
+    pub(crate) async fn finish(self, program: Program) -> (Ended, EmulatorState) {
+        program.signal(Signal::TERM);
+        let ended = program.exit().await.expect_status(143);
+        (ended, self.settled().await)
+    }
+
+    /// No session is left, and nothing was done against the protocol.
+    pub(crate) async fn settled(self) -> EmulatorState {
+        let quiet = |state: &EmulatorState| state.live_sessions() == 0 && state.websockets == 0 && state.agents == 0;
+        let Ok(state) = tokio::time::timeout(Duration::from_secs(20), self.emulator.wait_for(quiet)).await else {
+            panic!("something is left: {:#?}", self.emulator.state());
+        };
+        assert_eq!(state.violations, [""; 0]);
+        assert_eq!((state.violation_count, state.tokens_refused), (0, 0));
+        state
+    }
+
+    /// Waits for a state of the emulator.
+    pub(crate) async fn until(&self, what: &str, condition: impl FnMut(&EmulatorState) -> bool) -> EmulatorState {
+        within(what, self.emulator.wait_for(condition)).await
+    }
+}
+
+impl Program {
+    /// The addresses of one forward of the `ready` event.
+    pub(crate) async fn addresses(&self, forward: usize) -> Vec<SocketAddr> {
+        let ready = self.event("ready").await;
+        let addresses = ready["forwards"][forward]["addresses"].as_array().expect("addresses").iter();
+        addresses.map(|address| address.as_str().and_then(|text| text.parse().ok()).expect("an address")).collect()
+    }
+
+    /// A connection through the first forward.
+    pub(crate) async fn connect(&self) -> Client {
+        Client::to(self.addresses(0).await[0]).await
+    }
+}

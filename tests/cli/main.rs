@@ -1,0 +1,24 @@
+//! The loopback world: real sockets, the built binary and its signals, an emulated AWS in this process.
+//!
+//! Nothing is waited for by sleeping. Readiness is an event or a line of the program, or a state of the emulator or of a
+//! destination; every such wait has a limit that fails the test with all that the program said. Each test has its own
+//! emulator, program and destinations, on ports that the system chooses.
+#![cfg(unix)]
+
+mod emulator_program;
+mod ends;
+mod failures;
+mod faults;
+mod harness;
+mod listeners;
+mod load;
+mod lost;
+mod main_path;
+mod modes;
+mod payloads;
+mod refusals;
+mod secrets;
+mod settings;
+mod several;
+mod signals;
+mod upgrade;
