@@ -413,7 +413,7 @@ mod tests {
             "ssmfwd: ready in 1.4 s",
             "ssmfwd: SIGINT: ending; Ctrl-C again leaves at once",
             "error: the session of *:13306:db:3306 ended",
-            "  caused by: connection lost: gone (by the network)",
+            "  caused by: connection lost: gone",
             "",
             "hint: start ssmfwd again when the network is back",
         ];
@@ -442,10 +442,10 @@ mod tests {
             r#"{"event":"connection_closed",F,"peer":"127.0.0.1:5","bytes_up":1,"bytes_down":2,"duration_ms":3,
                 "reason":"destination_refused"}"#,
             r#"{"event":"session_ended",F,"reason":"connection_lost","by":"network",
-                "detail":"connection lost: gone (by the network)"}"#,
+                "detail":"connection lost: gone"}"#,
             r#"{"event":"ready","forwards":[{F,"addresses":["0.0.0.0:13306","[::]:13306"]}],"elapsed_ms":1449}"#,
             r#"{"event":"error","status":7,"message":"the session of *:13306:db:3306 ended",
-                "causes":["connection lost: gone (by the network)"],
+                "causes":["connection lost: gone"],
                 "hint":"start ssmfwd again when the network is back"}"#,
             r#"{"event":"stopped","exit":7,"by":"ssmfwd"}"#,
         ]

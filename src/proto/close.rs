@@ -84,7 +84,8 @@ impl CloseReason {
 
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.cause == Cause::Requested {
+        // A lost connection says by itself what happened; whether the network or the gateway did it is a guess.
+        if self.cause == Cause::Requested || self.initiator == Initiator::Transport {
             return self.cause.fmt(f);
         }
         write!(f, "{} (by {})", self.cause, self.initiator)

@@ -147,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.ping_unflushed = false;
     }
 
-    /// Feeds the state machine and takes out what it wants done. True if anything was taken that has to be written.
+    /// Feeds the state machine and takes out what it wants done.
     fn exchange(&mut self, cx: &Context<'_>) {
         let now = clock::now();
         let due = self.deadline.is_some_and(|deadline| deadline.into_std() <= now);

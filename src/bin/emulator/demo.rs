@@ -71,17 +71,19 @@ pub(super) async fn run(config: EmulatorConfig, once: bool) -> Result<(), Box<dy
         }
         Ok(())
     };
-    let measured = tokio::select! {
-        shown = shown => shown,
-        _ = signals.next() => Ok(()),
-        // The session's end is told below.
-        _ = &mut forward => Err("the session ended".into()),
+    let (shown, early) = tokio::select! {
+        shown = shown => (shown, None),
+        _ = signals.next() => (Ok(()), None),
+        ended = &mut forward => (Ok(()), Some(ended?)),
     };
     drain.cancel();
-    let reason = if forward.is_finished() { "has ended".to_owned() } else { forward.await?.to_string() };
+    let (reason, outcome) = match early {
+        Some(reason) => (reason, Err("the session ended before it was asked to".into())),
+        None => (forward.await?, shown),
+    };
     let state = emulator.state();
-    say(&format!("session {reason}; StartSession {}, still open {}", state.sessions_started, state.live_sessions()))?;
-    measured
+    say(&format!("session: {reason}; StartSession {}, still open {}", state.sessions_started, state.live_sessions()))?;
+    outcome
 }
 
 async fn measure(local: SocketAddr, agent: AgentKind, connections: usize) -> Result<(), Box<dyn Error>> {
