@@ -10,15 +10,20 @@ pub enum Action {
     Disconnect,
     /// The client's websocket is closed with `1000 Bye`, and the agent's too, as the service does about hourly.
     Bye,
-    /// The agent's websocket is lost; it reconnects 100 to 199 ms later.
+    /// The agent's websocket is lost, with what is under way either way; it reconnects 100 to 199 ms later.
     DisconnectAgent,
-    /// The agent dies; nobody is told.
+    /// The agent's worker for the session dies; nobody is told.
     KillAgent,
-    /// The client gets `pause_publication`.
+    /// The agents of the sessions' targets, or all agents, die with all their sessions, and nobody is told. Until they
+    /// are connected again, after `agent_restart`, their targets are `TargetNotConnected`. Then the service ends the
+    /// sessions. Needs no live session.
+    RestartAgent,
+    /// The client gets `pause_publication`; nothing but [`Start`](Self::Start) or a new websocket ends that pause.
     Pause,
     /// The client gets `start_publication`.
     Start,
-    /// The service ends the session.
+    /// The service ends the session, as an administrator's TerminateSession does. A client without a websocket learns it
+    /// only from ResumeSession.
     ChannelClosed {
         /// The text for the client.
         output: String,
@@ -44,6 +49,7 @@ enum ActionName {
     Bye,
     DisconnectAgent,
     KillAgent,
+    RestartAgent,
     Pause,
     Start,
     ChannelClosed,
@@ -57,6 +63,7 @@ impl ActionRequest {
             ActionName::Bye => Action::Bye,
             ActionName::DisconnectAgent => Action::DisconnectAgent,
             ActionName::KillAgent => Action::KillAgent,
+            ActionName::RestartAgent => Action::RestartAgent,
             ActionName::Pause => Action::Pause,
             ActionName::Start => Action::Start,
             ActionName::ChannelClosed => Action::ChannelClosed { output: self.output },

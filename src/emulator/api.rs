@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
-    EmulatorConfig, EndedBy,
+    EmulatorConfig, EndedBy, FailureKind, Operation,
     clock::Moment,
     service::{Parameters, Permit, Resumed, Service, StartOrder, find_document},
     sigv4::{Plus, SignedRequest, Verifier},
@@ -18,7 +18,8 @@ use super::{
 /// Largest body that is read, bytes.
 pub(super) const MAX_BODY: usize = 256 << 10;
 const TARGET_PREFIX: &str = "AmazonSSM.";
-const OPERATIONS: [&str; 3] = ["StartSession", "ResumeSession", "TerminateSession"];
+/// What a load balancer says when there is nothing behind it.
+const UNAVAILABLE_PAGE: &str = "<html><body><h1>503 Service Unavailable</h1></body></html>";
 
 /// An error as the service words it.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,15 +29,49 @@ pub(super) struct ApiError {
     message: String,
     /// Errors that the API model declares spell their member `Message`; the others `message`.
     modelled: bool,
+    /// Not an answer of the API at all, but this page.
+    page: Option<&'static str>,
 }
 
 impl ApiError {
     fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code, message: message.into(), modelled: false }
+        Self { status: StatusCode::BAD_REQUEST, code, message: message.into(), modelled: false, page: None }
     }
 
     fn modelled(code: &'static str, message: impl Into<String>) -> Self {
         Self { modelled: true, ..Self::new(code, message) }
+    }
+
+    fn of(kind: FailureKind, operation: Operation, region: &str) -> Self {
+        let operation = operation.name();
+        let unavailable = |page| Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            page: Some(page),
+            ..Self::new("ServiceUnavailable", "on order")
+        };
+        match kind {
+            FailureKind::Throttled => Self::new("ThrottlingException", "Rate exceeded"),
+            FailureKind::Internal => Self {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                ..Self::modelled("InternalServerError", "An error occurred on the server side.")
+            },
+            FailureKind::Unavailable => unavailable(UNAVAILABLE_PAGE),
+            FailureKind::UnavailableEmpty => unavailable(""),
+            FailureKind::ExpiredToken => {
+                Self::new("ExpiredTokenException", "The security token included in the request is expired")
+            }
+            FailureKind::AccessDenied => Self::new(
+                "AccessDeniedException",
+                format!(
+                    "User: arn:aws:iam::123456789012:user/user is not authorized to perform: ssm:{operation} on \
+                     resource: arn:aws:ssm:{region}:123456789012:* because no identity-based policy allows the \
+                     ssm:{operation} action"
+                ),
+            ),
+            FailureKind::TargetNotConnected => Self::modelled("TargetNotConnected", "The target is not connected."),
+            FailureKind::InvalidDocument => Self::modelled("InvalidDocument", "The document does not exist."),
+            FailureKind::DoesNotExist => Self::modelled("DoesNotExistException", "The session does not exist."),
+        }
     }
 
     fn constraint(member: &str, value: Option<&str>, constraint: &str) -> Self {
@@ -66,12 +101,12 @@ pub(super) fn answer(service: &Arc<Service>, request: &ApiRequest<'_>) -> Respon
         .get("x-amz-target")
         .and_then(|target| target.to_str().ok())
         .and_then(|target| target.strip_prefix(TARGET_PREFIX))
-        .filter(|operation| OPERATIONS.contains(operation));
-    service.observe(|state| state.count_call(operation.unwrap_or("(unknown)")));
+        .and_then(Operation::of_call);
+    service.observe(|state| state.count_call(operation.map_or("(unknown)", Operation::name)));
     let result = match operation {
         Some(operation) => check(service, &config, operation, request).and_then(|()| match operation {
-            "StartSession" => start_session(service, &config, request),
-            "ResumeSession" => resume_session(service, request),
+            Operation::StartSession => start_session(service, &config, request),
+            Operation::ResumeSession => resume_session(service, request),
             _ => terminate_session(service, request),
         }),
         None => Err(ApiError::new(
@@ -83,7 +118,15 @@ pub(super) fn answer(service: &Arc<Service>, request: &ApiRequest<'_>) -> Respon
         Ok(body) => Response::new(Full::new(body)),
         Err(error) => {
             service.observe(|state| state.count_error(error.code));
-            tracing::info!(operation, code = error.code, message = error.message, "API call refused");
+            tracing::info!(?operation, code = error.code, message = error.message, "API call refused");
+            if operation == Some(Operation::ResumeSession)
+                && let Ok(id) = session_id(request.body)
+            {
+                service.observe_session(&id, |session| session.resumes_refused += 1);
+            }
+            if let Some(page) = error.page {
+                return unavailable(error.status, page);
+            }
             let member = if error.modelled { "Message" } else { "message" };
             let mut response =
                 Response::new(Full::new(json!({"__type": error.code, member: error.message}).to_string().into()));
@@ -104,14 +147,27 @@ pub(super) fn answer(service: &Arc<Service>, request: &ApiRequest<'_>) -> Respon
     response
 }
 
+/// What stands in front of the API and knows nothing of it.
+fn unavailable(status: StatusCode, page: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(page.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+    response
+}
+
 fn check(
     service: &Service,
     config: &EmulatorConfig,
-    operation: &str,
+    operation: Operation,
     request: &ApiRequest<'_>,
 ) -> Result<(), ApiError> {
-    if service.take_throttle() {
-        return Err(ApiError::new("ThrottlingException", "Rate exceeded"));
+    let early = if service.take_throttle() {
+        Some(FailureKind::Throttled)
+    } else {
+        service.take_failure(operation, FailureKind::precedes_signature)
+    };
+    if let Some(kind) = early {
+        return Err(ApiError::of(kind, operation, &config.region));
     }
     let verifier = Verifier {
         credentials: &config.credentials,
@@ -129,17 +185,13 @@ fn check(
     };
     verifier.verify(&signed).map_err(|rejection| ApiError::new(rejection.code(), rejection.to_string()))?;
     if config.expired_credentials {
-        return Err(ApiError::new("ExpiredTokenException", "The security token included in the request is expired"));
+        return Err(ApiError::of(FailureKind::ExpiredToken, operation, &config.region));
     }
-    if config.denied.iter().any(|denied| denied == operation) {
-        let region = &config.region;
-        return Err(ApiError::new(
-            "AccessDeniedException",
-            format!(
-                "User: arn:aws:iam::123456789012:user/user is not authorized to perform: ssm:{operation} on resource: \
-                 arn:aws:ssm:{region}:123456789012:* because no identity-based policy allows the ssm:{operation} action"
-            ),
-        ));
+    if config.denied.iter().any(|denied| denied == operation.name()) {
+        return Err(ApiError::of(FailureKind::AccessDenied, operation, &config.region));
+    }
+    if let Some(kind) = service.take_failure(operation, |_| true) {
+        return Err(ApiError::of(kind, operation, &config.region));
     }
     Ok(())
 }
@@ -209,7 +261,7 @@ fn start_session(service: &Arc<Service>, config: &EmulatorConfig, request: &ApiR
     let properties = document
         .properties(&name, &input.parameters.unwrap_or_default())
         .map_err(|error| ApiError::new("ValidationException", error.to_string()))?;
-    if !config.targets.contains(&target) {
+    if config.offline || service.is_restarting(&target) || !config.targets.contains(&target) {
         return Err(ApiError::modelled("TargetNotConnected", format!("{target} is not connected.")));
     }
     let order = StartOrder { target, document: name, properties, reason: input.reason };
@@ -223,7 +275,10 @@ fn resume_session(service: &Service, request: &ApiRequest<'_>) -> Result<Bytes, 
     let id = session_id(request.body)?;
     match service.resume(&id) {
         Resumed::Permit(permit) => output(request, &id, &permit),
-        Resumed::Ended => SessionOutput { session_id: &id, token_value: None, stream_url: None }.encode(),
+        Resumed::Ended => {
+            service.observe_session(&id, |session| session.resumes_refused += 1);
+            SessionOutput { session_id: &id, token_value: None, stream_url: None }.encode()
+        }
         Resumed::Unknown => Err(no_such_session(&id)),
     }
 }

@@ -5,9 +5,9 @@
 
 use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Credentials, SessionDocument};
+use super::{ApiFailure, Credentials, Interval, SessionDocument};
 
 /// What is emulated, and what goes wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct EmulatorConfig {
 
     /// Targets whose agent is connected; any other is `TargetNotConnected`.
     pub targets: Vec<String>,
+    /// No target's agent is connected: StartSession answers `TargetNotConnected`. Live sessions do not notice.
+    pub offline: bool,
     /// Session documents beside the ones that AWS publishes.
     pub documents: BTreeMap<String, SessionDocument>,
     /// How the agent behaves. Sessions keep what they started with.
@@ -36,6 +38,15 @@ pub struct EmulatorConfig {
     /// From StartSession to the agent's websocket: the genuine agent starts a process. `None`: 25 ms, 0 in `ideal`.
     #[serde(rename = "agent_start_ms", with = "optional_millis")]
     pub agent_start: Option<Duration>,
+    /// How long a restart of an agent takes, until it is connected again.
+    #[serde(rename = "agent_restart_ms", with = "millis")]
+    pub agent_restart: Duration,
+    /// Destinations that never answer when they are dialled, as `HOST:PORT`; `*` stands for any host or any port. The
+    /// dial goes on when its destination is taken off the list.
+    pub unanswered: Vec<String>,
+    /// After so long such a dial fails, as the kernel's does.
+    #[serde(rename = "dial_timeout_ms", with = "millis")]
+    pub dial_timeout: Duration,
     /// Data messages after HandshakeComplete that the agent refuses without acknowledgement. `None`: as the agent does.
     pub refuse_early: Option<u32>,
     /// Data messages after HandshakeComplete that the agent acknowledges and throws away. `None`: as the agent does.
@@ -50,12 +61,35 @@ pub struct EmulatorConfig {
     pub payload_cap: Option<PayloadCap>,
     /// Most messages that the gateway takes from a client per second, and what it does about more.
     pub rate_cap: Option<RateCap>,
-    /// Each websocket is closed with `1000 Bye` after this long (the service does it about hourly).
+    /// Each websocket, the client's and the agent's, is closed with `1000 Bye` this long after it was opened (the service
+    /// does it about hourly).
     #[serde(rename = "bye_every_ms", with = "optional_millis")]
     pub bye_every: Option<Duration>,
-    /// A session without stream data for this long is ended by the service. `None`: never.
-    #[serde(rename = "idle_timeout_ms", with = "optional_millis")]
+    /// A session without stream data for this long is ended by the service. `None`, or 0 as the switch has it: never.
+    #[serde(
+        rename = "idle_timeout_ms",
+        serialize_with = "optional_millis::serialize",
+        deserialize_with = "some_millis"
+    )]
     pub idle_timeout: Option<Duration>,
+    /// A session that has had a websocket is ended by the service so long after its start. `None`: never.
+    #[serde(rename = "max_duration_ms", with = "optional_millis")]
+    pub max_duration: Option<Duration>,
+    /// After `pause_publication` no `start_publication` follows, except to [`Action::Start`](super::Action::Start) and
+    /// on a new websocket.
+    pub lose_start_publication: bool,
+    /// The client's websocket is reset at a random moment in this interval after it was opened, again and again.
+    #[serde(rename = "cut_every_ms")]
+    pub cut_every: Option<Interval>,
+    /// The same for the agent's websocket; the agent opens another one.
+    #[serde(rename = "agent_cut_every_ms")]
+    pub agent_cut_every: Option<Interval>,
+    /// The gateway and the API are down, as after a kill -9: all connections are reset and new ones are too. The agents
+    /// lose their websockets and come back after it. The control path works.
+    pub outage: bool,
+    /// The network between client and emulator swallows everything: connections stay open and new ones are accepted, but
+    /// nothing moves. It goes on where it stopped afterwards. The agents do not notice; the control path works.
+    pub blackhole: bool,
 
     /// Which websocket upgrades are accepted.
     pub upgrade: UpgradePolicy,
@@ -65,6 +99,10 @@ pub struct EmulatorConfig {
     pub expired_credentials: bool,
     /// So many of the next API calls are answered with `ThrottlingException`; counts down.
     pub throttle: u32,
+    /// Operations that fail in other ways.
+    pub failures: Vec<ApiFailure>,
+    /// So many of the next ResumeSession calls give a token that the gateway does not know; counts down.
+    pub stale_tokens: u32,
     /// How far the service's clock is ahead of this machine's, seconds.
     pub clock_skew: i64,
 }
@@ -78,10 +116,14 @@ impl Default for EmulatorConfig {
             region: "us-east-1".into(),
             credentials: Credentials::default(),
             targets: vec![Self::DEFAULT_TARGET.into()],
+            offline: false,
             documents: BTreeMap::new(),
             agent: AgentKind::Realistic,
             agent_version: "3.3.987.0".into(),
             agent_start: None,
+            agent_restart: Duration::from_secs(1),
+            unanswered: Vec::new(),
+            dial_timeout: Duration::from_secs(130),
             refuse_early: None,
             swallow_early: None,
             rtt: Duration::ZERO,
@@ -90,10 +132,18 @@ impl Default for EmulatorConfig {
             rate_cap: None,
             bye_every: None,
             idle_timeout: Some(Duration::from_secs(20 * 60)),
+            max_duration: None,
+            lose_start_publication: false,
+            cut_every: None,
+            agent_cut_every: None,
+            outage: false,
+            blackhole: false,
             upgrade: UpgradePolicy::Signed,
             denied: Vec::new(),
             expired_credentials: false,
             throttle: 0,
+            failures: Vec::new(),
+            stale_tokens: 0,
             clock_skew: 0,
         }
     }
@@ -306,6 +356,11 @@ mod millis {
     }
 }
 
+/// As [`optional_millis`], where 0 is none.
+fn some_millis<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    Ok(optional_millis::deserialize(from)?.filter(|duration| !duration.is_zero()))
+}
+
 mod optional_millis {
     use std::time::Duration;
 
@@ -342,6 +397,16 @@ mod tests {
         assert_eq!(patched.bye_every, Some(Duration::from_secs(1)));
         assert_eq!(patched.payload_cap, Some(PayloadCap { bytes: 2048, then: Oversize::Reset }));
         assert_eq!(patched.rate_cap.map(|cap| cap.kill_after), Some(Duration::from_secs(3)));
+        let patch = json!({
+            "cut_every_ms": [500, 3000], "max_duration_ms": 5000, "outage": true, "unanswered": ["*:9"],
+            "failures": [{"operation": "ResumeSession", "kind": "unavailable", "times": 3}],
+        });
+        let levers = config.patched(&patch).expect("known fields");
+        assert_eq!(levers.cut_every, "500..3000".parse().ok());
+        assert_eq!((levers.max_duration, levers.outage), (Some(Duration::from_secs(5)), true));
+        assert_eq!(levers.failures, ["ResumeSession:unavailable:3".parse().expect("a failure")]);
+        let never = patched.patched(&json!({"idle_timeout_ms": 0})).expect("a number").idle_timeout;
+        assert_eq!((levers.idle_timeout, never), (Some(Duration::from_secs(1200)), None));
         assert_eq!(patched.patched(&json!({"payload_cap": null})).expect("a null").payload_cap, None);
     }
 
@@ -354,6 +419,8 @@ mod tests {
             (json!({"tls": true}), "tls"),
             (json!({"seed": 1}), "seed"),
             (json!([1]), "object"),
+            (json!({"failures": [{"operation": "DescribeSessions", "kind": "internal"}]}), "DescribeSessions"),
+            (json!({"cut_every_ms": [2, 1]}), "empty"),
             (json!({"credentials": {}}), "credentials"),
         ] {
             let error = config.patched(&patch).expect_err("refused").to_string();

@@ -1,38 +1,34 @@
-//! A connection of a client to the emulator: TCP, with TLS or without.
+//! A connection of a client to the emulator, with TLS or without.
 
 use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
+use super::network::Socket;
+
 pub(super) enum Conn {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Conn {
     /// Makes the connection end with a reset when it is dropped: the peer sees a failure, not an end.
     pub(super) fn reset_on_drop(&self) {
-        let tcp = match self {
-            Self::Plain(tcp) => tcp,
+        match self {
+            Self::Plain(socket) => socket,
             Self::Tls(tls) => tls.get_ref().0,
-        };
-        if let Err(error) = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
-            tracing::debug!(%error, "connection cannot be reset");
         }
+        .reset_on_drop();
     }
 
     fn inner(self: Pin<&mut Self>) -> Pin<&mut dyn Stream> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp),
+            Self::Plain(socket) => Pin::new(socket),
             Self::Tls(tls) => Pin::new(tls.as_mut()),
         }
     }
@@ -70,7 +66,7 @@ impl AsyncWrite for Conn {
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Plain(tcp) => tcp.is_write_vectored(),
+            Self::Plain(socket) => socket.is_write_vectored(),
             Self::Tls(tls) => tls.is_write_vectored(),
         }
     }

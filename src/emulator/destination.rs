@@ -8,7 +8,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -21,8 +21,10 @@ use tokio::{
 };
 
 use super::{
+    EmulatorConfig,
     agent::{AgentCore, AgentInput, ConnectionId},
     mailbox::{Event, Inbox},
+    tally::Dials,
 };
 
 /// Most bytes of one read: what Go's copy loop takes at once.
@@ -57,6 +59,15 @@ pub(super) struct Destinations {
     tasks: JoinSet<()>,
     /// The agent resolves the name of its destination once per session.
     resolved: HashMap<String, Vec<IpAddr>>,
+    /// Dials that nobody answers, oldest first.
+    unanswered: VecDeque<Unanswered>,
+}
+
+struct Unanswered {
+    task: Task,
+    host: String,
+    port: u16,
+    since: Instant,
 }
 
 struct Destination {
@@ -78,21 +89,50 @@ impl Destinations {
             dirty: Vec::new(),
             tasks: JoinSet::new(),
             resolved: HashMap::new(),
+            unanswered: VecDeque::new(),
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.open.len()
+    pub(super) fn dials(&self) -> Dials {
+        Dials { open: self.open.len() as u64, unanswered: self.unanswered.len() as u64 }
     }
 
-    pub(super) fn dial(&mut self, id: ConnectionId, host: String, port: u16) {
+    pub(super) fn dial(&mut self, now: Instant, id: ConnectionId, host: String, port: u16, config: &EmulatorConfig) {
         while self.tasks.try_join_next().is_some() {} // forget the finished ones
         let (writes, queue) = mpsc::channel(1);
         let arm = Arc::new(Notify::new());
         let task = Task { id, inbox: Arc::clone(&self.inbox), arm: Arc::clone(&arm), queue };
+        self.open.insert(id, Destination { host: host.clone(), arm, pending: VecDeque::new(), writes });
+        if is_unanswered(config, &host, port) {
+            self.unanswered.push_back(Unanswered { task, host, port, since: now });
+        } else {
+            self.spawn(task, host, port);
+        }
+    }
+
+    fn spawn(&mut self, task: Task, host: String, port: u16) {
         let known = self.resolved.get(&host).cloned();
-        self.tasks.spawn_on(task.run(host.clone(), port, known), &self.runtime);
-        self.open.insert(id, Destination { host, arm, pending: VecDeque::new(), writes });
+        self.tasks.spawn_on(task.run(host, port, known), &self.runtime);
+    }
+
+    /// When the next unanswered dial fails.
+    pub(super) fn deadline(&self, config: &EmulatorConfig) -> Option<Instant> {
+        self.unanswered.front().map(|dial| dial.since + config.dial_timeout)
+    }
+
+    /// Looks at the unanswered dials: those that are answered now go on, and those that are due fail.
+    pub(super) fn review(&mut self, now: Instant, config: &EmulatorConfig) {
+        for dial in std::mem::take(&mut self.unanswered) {
+            let Unanswered { task, host, port, since } = dial;
+            if !is_unanswered(config, &host, port) {
+                self.spawn(task, host, port);
+            } else if now >= since + config.dial_timeout {
+                let error = format!("dial tcp {host}:{port}: connect: connection timed out");
+                task.report(DestinationEvent::DialFailed(error));
+            } else {
+                self.unanswered.push_back(Unanswered { task, host, port, since });
+            }
+        }
     }
 
     pub(super) fn write(&mut self, id: ConnectionId, data: Bytes) {
@@ -116,6 +156,7 @@ impl Destinations {
     /// Closes a connection after what was written. Nothing that happens to it afterwards is heard.
     pub(super) fn close(&mut self, id: ConnectionId) {
         self.unarmed.retain(|unarmed| *unarmed != id);
+        self.unanswered.retain(|dial| dial.task.id != id);
         let Some(mut destination) = self.open.remove(&id) else { return };
         destination.hand_over();
         if !destination.pending.is_empty() {
@@ -274,6 +315,15 @@ async fn write_all(
     }
 }
 
+/// Whether a destination is on the list of those that never answer.
+fn is_unanswered(config: &EmulatorConfig, host: &str, port: u16) -> bool {
+    config
+        .unanswered
+        .iter()
+        .filter_map(|pattern| pattern.rsplit_once(':'))
+        .any(|(hosts, ports)| (hosts == "*" || hosts == host) && (ports == "*" || ports.parse() == Ok(port)))
+}
+
 /// Tries the addresses of a host in order; the first error is the one that is told.
 async fn dial(host: &str, port: u16, known: Option<Vec<IpAddr>>) -> Result<(TcpStream, Vec<IpAddr>), String> {
     let addresses = match known {
@@ -301,4 +351,26 @@ async fn dial(host: &str, port: u16, known: Option<Vec<IpAddr>>) -> Result<(TcpS
 async fn resolve(host: &str, port: u16) -> io::Result<Vec<IpAddr>> {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     Ok(tokio::net::lookup_host((host, port)).await?.map(|address| address.ip()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_named_whole_or_by_host_or_port() {
+        let unanswered = ["db:5432", "10.0.0.1:*", "*:9", "[::1]:80", "no-port", "x:y"].map(String::from).to_vec();
+        let config = EmulatorConfig { unanswered, ..EmulatorConfig::default() };
+        for (host, port, expected) in [
+            ("db", 5432, true),
+            ("db", 5433, false),
+            ("10.0.0.1", 1, true),
+            ("anything", 9, true),
+            ("[::1]", 80, true),
+            ("no-port", 80, false),
+            ("x", 80, false),
+        ] {
+            assert_eq!(is_unanswered(&config, host, port), expected, "{host}:{port}");
+        }
+    }
 }

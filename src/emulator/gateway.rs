@@ -121,10 +121,14 @@ async fn admit(
         Ok(inbox) => Ok((inbox, open.client_version)),
         Err(refusal) => {
             tracing::info!(session, %refusal, "data channel refused");
-            service.observe(|state| state.tokens_refused += 1);
             match refusal {
                 Refusal::Resources => Err((1011, "out of resources")),
-                Refusal::Session | Refusal::Token | Refusal::Cell => Err((1008, "token refused")),
+                // It lived when the upgrade came: a client cannot know.
+                Refusal::Session => Err((1008, "token refused")),
+                Refusal::Token | Refusal::Cell => {
+                    service.observe(|state| state.tokens_refused += 1);
+                    Err((1008, "token refused"))
+                }
             }
         }
     }

@@ -105,10 +105,12 @@ impl Emulator {
         &self.endpoint_url
     }
 
-    /// Where the control path is: `state`, `config` and `actions` below it.
+    /// Where the control path is: `state`, `config` and `actions` below it. Plain HTTP even with TLS, and served in an
+    /// outage too.
     #[must_use]
     pub fn control_url(&self) -> String {
-        format!("{}{}", self.endpoint_url, control::PATH)
+        let authority = self.endpoint_url.split_once("://").map_or(self.endpoint_url.as_str(), |(_, rest)| rest);
+        format!("http://{authority}{}", control::PATH)
     }
 
     /// A target whose agent is connected: the first of the configuration.
@@ -181,7 +183,8 @@ impl Emulator {
         self.service.configure(change);
     }
 
-    /// Does something to all live sessions that have had a websocket. Says how many there were.
+    /// Does something to all live sessions that have had a websocket, or to whatever the action names. Says how many
+    /// sessions there were.
     pub fn act(&self, action: Action) -> usize {
         self.service.act(None, &action)
     }

@@ -25,11 +25,14 @@ mod conn;
 mod control;
 mod destination;
 mod documents;
+mod failure;
 mod gateway;
 mod instance;
+mod interval;
 mod line;
 mod mailbox;
 mod meter;
+mod network;
 mod relay;
 mod server;
 mod service;
@@ -47,6 +50,8 @@ pub use config::{
     AgentKind, ConfigPatchError, Counting, EmulatorConfig, Faults, Oversize, PayloadCap, RateCap, UpgradePolicy,
 };
 pub use documents::{AllowedValue, DocumentParameter, SessionDocument};
+pub use failure::{ApiFailure, FailureKind, Operation};
 pub use instance::Emulator;
+pub use interval::Interval;
 pub use sigv4::Credentials;
 pub use state::{ChannelState, EmulatorState, EndedBy, SessionState, Traffic};

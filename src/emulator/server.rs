@@ -19,11 +19,12 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    UpgradePolicy,
+    FailureKind, Operation, UpgradePolicy,
     api::{self, ApiRequest, MAX_BODY},
     clock::Moment,
     conn::Conn,
     control, gateway,
+    network::{Beginning, Valve, Weather},
     service::Service,
     sigv4::{Plus, SignedRequest, Verifier},
 };
@@ -70,16 +71,29 @@ pub(super) async fn run(server: Arc<Server>, listener: TcpListener, stop: Cancel
 
 async fn serve(server: Arc<Server>, tcp: TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?; // without it the handshake of a session takes 40 ms longer
-    let conn = match &server.tls {
+    let mut socket = server.service.network().plug(tcp);
+    let valve = socket.valve();
+    let beginning = tokio::time::timeout(HEADER_LIMIT, socket.beginning(control::PATH)).await;
+    let beginning = beginning.map_err(|_| io::ErrorKind::TimedOut)??;
+    valve.exempt(beginning == Beginning::Wanted);
+    match valve.weather() {
+        Weather::Fair => {}
+        Weather::Cut => server.service.observe(|state| state.connections_refused += 1),
+        Weather::Silent => server.service.observe(|state| state.connections_unanswered += 1),
+    }
+    socket.until_heard().await?;
+    // Under TLS the control path is served without it too: an outage is told apart by the first bytes.
+    let control_only = server.tls.is_some() && beginning != Beginning::Tls;
+    let conn = match server.tls.as_ref().filter(|_| !control_only) {
         Some(tls) => {
-            let accepted = tokio::time::timeout(HEADER_LIMIT, tls.accept(tcp)).await;
+            let accepted = tokio::time::timeout(HEADER_LIMIT, tls.accept(socket)).await;
             Conn::Tls(Box::new(accepted.map_err(|_| io::ErrorKind::TimedOut)??))
         }
-        None => Conn::Plain(tcp),
+        None => Conn::Plain(socket),
     };
     let service = service_fn(move |request| {
-        let server = Arc::clone(&server);
-        async move { Ok::<_, std::convert::Infallible>(server.route(request).await) }
+        let (server, valve) = (Arc::clone(&server), Arc::clone(&valve));
+        async move { Ok::<_, std::convert::Infallible>(server.route(request, &valve, control_only).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -91,8 +105,13 @@ async fn serve(server: Arc<Server>, tcp: TcpStream) -> io::Result<()> {
 }
 
 impl Server {
-    async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn route(&self, request: Request<Incoming>, valve: &Valve, control_only: bool) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
+        let control = path.starts_with(control::PATH);
+        valve.exempt(control); // clients use connections again
+        if control_only && !control {
+            return refuse(StatusCode::BAD_REQUEST, "without TLS only the control path is served");
+        }
         if let Some(id) = path.strip_prefix(CHANNEL_PATH) {
             return self.upgrade(id, request);
         }
@@ -176,6 +195,15 @@ impl Server {
         let Some(key) = key.filter(|_| websocket) else {
             return Err((StatusCode::BAD_REQUEST, "not a websocket upgrade".into()));
         };
+        if let Some(kind) = self.service.take_failure(Operation::OpenDataChannel, |_| true) {
+            let status = match kind {
+                FailureKind::Throttled => StatusCode::TOO_MANY_REQUESTS,
+                FailureKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+                FailureKind::Unavailable | FailureKind::UnavailableEmpty => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::FORBIDDEN,
+            };
+            return Err((status, "a failure on order".into()));
+        }
         self.check_signature(request).map_err(|why| (StatusCode::FORBIDDEN, why))?;
         if !self.service.is_live(&decode_path(id)) {
             return Err((StatusCode::NOT_FOUND, "no such session".into()));

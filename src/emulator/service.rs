@@ -1,7 +1,7 @@
 //! What the emulated AWS knows: its configuration, its sessions, their tokens.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Instant,
@@ -11,8 +11,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{
-    Action, EmulatorConfig, EmulatorState, EndedBy, SessionState, clock,
+    Action, EmulatorConfig, EmulatorState, EndedBy, FailureKind, Operation, SessionState, clock, failure,
     mailbox::{Event, Inbox},
+    network::{Network, Weather},
     worker::{self, Assignment},
 };
 
@@ -26,12 +27,15 @@ pub(super) struct Service {
     config: RwLock<Arc<EmulatorConfig>>,
     state: watch::Sender<EmulatorState>,
     registry: Mutex<Registry>,
+    network: Arc<Network>,
     runtime: tokio::runtime::Handle,
 }
 
 struct Registry {
     rng: fastrand::Rng,
     sessions: HashMap<String, Session>,
+    /// Targets whose agent restarts, once for every restart.
+    restarting: Vec<String>,
     stopped: bool,
 }
 
@@ -74,11 +78,13 @@ pub(super) struct StartOrder {
 
 impl Service {
     pub(super) fn new(config: EmulatorConfig, runtime: tokio::runtime::Handle) -> Arc<Self> {
-        let rng = fastrand::Rng::with_seed(config.seed);
+        let network = Arc::new(Network::default());
+        network.change(|| Weather::of(&config));
         Arc::new(Self {
-            config: RwLock::new(Arc::new(config)),
             state: watch::Sender::new(EmulatorState::default()),
-            registry: Mutex::new(Registry { rng, sessions: HashMap::new(), stopped: false }),
+            registry: Mutex::new(Registry::new(config.seed)),
+            config: RwLock::new(Arc::new(config)),
+            network,
             runtime,
         })
     }
@@ -96,6 +102,7 @@ impl Service {
         config = EmulatorConfig { port, tls, seed, region: region.clone(), credentials: credentials.clone(), ..config };
         *guard = Arc::new(config);
         drop(guard);
+        self.network.change(|| Weather::of(&self.config()));
         for inbox in self.inboxes(None) {
             inbox.wake();
         }
@@ -103,6 +110,10 @@ impl Service {
 
     pub(super) fn runtime(&self) -> &tokio::runtime::Handle {
         &self.runtime
+    }
+
+    pub(super) fn network(&self) -> &Arc<Network> {
+        &self.network
     }
 
     pub(super) fn snapshot(&self) -> EmulatorState {
@@ -154,19 +165,26 @@ impl Service {
         Some(Started { id, permit })
     }
 
-    /// Permission for another websocket, under another cell number.
+    /// Permission for another websocket, under another cell number; or, if that was ordered, what looks like it.
     pub(super) fn resume(&self, id: &str) -> Resumed {
+        // Asked first, because changing the configuration asks for the registry.
+        let stale = self.is_live(id) && self.count_down(|config| &mut config.stale_tokens);
         let mut registry = self.registry();
         let permit = registry.permit();
         let Some(session) = registry.sessions.get_mut(id) else {
             return if self.state.borrow().sessions.contains_key(id) { Resumed::Ended } else { Resumed::Unknown };
         };
-        if session.permits.len() >= MAX_TOKENS {
-            session.permits.remove(0);
+        if !stale {
+            if session.permits.len() >= MAX_TOKENS {
+                session.permits.remove(0);
+            }
+            session.permits.push(permit.clone());
         }
-        session.permits.push(permit.clone());
         drop(registry);
-        self.observe_session(id, |session| session.resumes += 1);
+        self.observe_session(id, |session| {
+            session.resumes += 1;
+            session.stale_tokens += u64::from(stale);
+        });
         Resumed::Permit(permit)
     }
 
@@ -216,7 +234,10 @@ impl Service {
     }
 
     /// Does something to one live session or all. Says how many there were.
-    pub(super) fn act(&self, session: Option<&str>, action: &Action) -> usize {
+    pub(super) fn act(self: &Arc<Self>, session: Option<&str>, action: &Action) -> usize {
+        if *action == Action::RestartAgent {
+            return self.restart_agents(session);
+        }
         if let Action::ChannelClosed { output } = action {
             let ids: Vec<String> = match session {
                 Some(id) => vec![id.to_owned()],
@@ -231,6 +252,57 @@ impl Service {
         inboxes.len()
     }
 
+    /// Restarts the agent of a session's target, or all agents. Says how many sessions die of it.
+    ///
+    /// The workers die at once and nobody is told. What the service makes of it when the new agent is there is a
+    /// guess: it ends the sessions (`proto-notes/emulator.md`).
+    fn restart_agents(self: &Arc<Self>, session: Option<&str>) -> usize {
+        let config = self.config();
+        let mut registry = self.registry();
+        let targets: Vec<String> = match session {
+            Some(id) => registry.sessions.get(id).map(|session| session.target.clone()).into_iter().collect(),
+            None => {
+                let live = registry.sessions.values().map(|session| &session.target);
+                let all: BTreeSet<_> = config.targets.iter().chain(live).cloned().collect();
+                all.into_iter().collect()
+            }
+        };
+        if targets.is_empty() {
+            return 0;
+        }
+        registry.restarting.extend(targets.iter().cloned());
+        let mut ids = Vec::new();
+        for (id, session) in registry.sessions.iter().filter(|(_, session)| targets.contains(&session.target)) {
+            ids.push(id.clone());
+            if let Some(inbox) = &session.inbox {
+                inbox.push(Event::Act(Action::KillAgent));
+            }
+        }
+        drop(registry);
+        let (count, service, back) = (ids.len(), Arc::downgrade(self), clock::now() + config.agent_restart);
+        self.runtime.spawn(async move {
+            tokio::time::sleep_until(back.into()).await;
+            let Some(service) = service.upgrade() else { return };
+            for id in &ids {
+                service.end(id, EndedBy::Agent, "");
+            }
+            let mut registry = service.registry();
+            for target in &targets {
+                if let Some(index) = registry.restarting.iter().position(|restarting| restarting == target) {
+                    registry.restarting.swap_remove(index);
+                }
+            }
+            drop(registry);
+            service.observe(|state| state.agent_restarts += targets.len() as u64);
+        });
+        count
+    }
+
+    /// Whether the agent of a target is away because it restarts.
+    pub(super) fn is_restarting(&self, target: &str) -> bool {
+        self.registry().restarting.iter().any(|restarting| restarting == target)
+    }
+
     /// Ends everything without a word, as a power cut does.
     pub(super) fn stop(&self) {
         let mut registry = self.registry();
@@ -242,13 +314,29 @@ impl Service {
 
     /// One of the next `throttle` API calls.
     pub(super) fn take_throttle(&self) -> bool {
-        if self.config().throttle == 0 {
+        self.count_down(|config| &mut config.throttle)
+    }
+
+    /// The failure that was ordered for this call, if it fits.
+    pub(super) fn take_failure(&self, operation: Operation, fits: impl Fn(FailureKind) -> bool) -> Option<FailureKind> {
+        if self.config().failures.is_empty() {
+            return None;
+        }
+        let mut taken = None;
+        self.configure(|config| taken = failure::take(&mut config.failures, operation, &fits));
+        taken
+    }
+
+    /// Takes one of a number of things; `false` if there are none left.
+    fn count_down(&self, counter: impl Fn(&mut EmulatorConfig) -> &mut u32) -> bool {
+        if *counter(&mut EmulatorConfig::clone(&self.config())) == 0 {
             return false;
         }
         let mut taken = false;
         self.configure(|config| {
-            taken = config.throttle > 0;
-            config.throttle = config.throttle.saturating_sub(1);
+            let left = counter(config);
+            taken = *left > 0;
+            *left = left.saturating_sub(1);
         });
         taken
     }
@@ -270,6 +358,11 @@ impl Service {
 }
 
 impl Registry {
+    fn new(seed: u64) -> Self {
+        let rng = fastrand::Rng::with_seed(seed);
+        Self { rng, sessions: HashMap::new(), restarting: Vec::new(), stopped: false }
+    }
+
     fn hex(&mut self, digits: usize) -> String {
         (0..digits).map(|_| char::from_digit(self.rng.u32(..16), 16).unwrap_or('0')).collect()
     }
@@ -318,7 +411,7 @@ mod tests {
 
     #[test]
     fn permits_are_random_and_awkward() {
-        let mut registry = Registry { rng: fastrand::Rng::with_seed(1), sessions: HashMap::new(), stopped: false };
+        let mut registry = Registry::new(1);
         let (one, two) = (registry.permit(), registry.permit());
         assert!(one.token != two.token && one.token.len() == 64 && one.cell != two.cell);
         assert!(one.cell.contains('+') && one.cell.contains('/') && one.cell.len() % 4 == 0, "{}", one.cell);

@@ -23,12 +23,19 @@ pub struct EmulatorState {
     pub upgrades_accepted: u64,
     /// Websocket upgrades that were refused.
     pub upgrades_refused: u64,
-    /// First messages with a token that is unknown, used, or of another session or StreamUrl.
+    /// New connections that were reset because of an outage.
+    pub connections_refused: u64,
+    /// New connections that got no answer because of a black hole.
+    pub connections_unanswered: u64,
+    /// First messages with a token that is unknown, used, stale, or of another session or StreamUrl. Not those whose
+    /// session ended after the upgrade.
     pub tokens_refused: u64,
     /// Client websockets open now.
     pub websockets: u64,
     /// Agents running now.
     pub agents: u64,
+    /// Restarts of agents that are over.
+    pub agent_restarts: u64,
     /// Sessions started.
     pub sessions_started: u64,
     /// Sessions ended, by who ended them.
@@ -61,8 +68,18 @@ pub struct SessionState {
     pub client_version: Option<String>,
     /// Websockets the client opened, successfully.
     pub websockets: u64,
-    /// ResumeSession calls that gave a token.
+    /// ResumeSession calls that gave a token, stale ones included.
     pub resumes: u64,
+    /// Those of them whose token was stale.
+    pub stale_tokens: u64,
+    /// ResumeSession calls that gave none: the session was over, or the call failed.
+    pub resumes_refused: u64,
+    /// The client's websockets that the gateway reset, whichever lever it was. Outages are not in it.
+    pub cuts: u64,
+    /// The client's websockets that were closed with `1000 Bye`.
+    pub byes: u64,
+    /// Websockets the agent opened.
+    pub agent_websockets: u64,
     /// Stream data from the client.
     pub up: Traffic,
     /// Stream data from the agent.
@@ -77,10 +94,14 @@ pub struct SessionState {
     pub reordered: u64,
     /// `pause_publication` messages to the client.
     pub pauses: u64,
+    /// `start_publication` messages that a client waits for in vain.
+    pub starts_lost: u64,
     /// Largest payload taken from the client, bytes.
     pub largest_payload: usize,
     /// Connections to destinations open now.
     pub destinations: u64,
+    /// Those of them that were dialled and do not answer.
+    pub dials_unanswered: u64,
 }
 
 impl SessionState {
@@ -94,6 +115,11 @@ impl SessionState {
             client_version: None,
             websockets: 0,
             resumes: 0,
+            stale_tokens: 0,
+            resumes_refused: 0,
+            cuts: 0,
+            byes: 0,
+            agent_websockets: 0,
             up: Traffic::default(),
             down: Traffic::default(),
             acknowledgements_up: 0,
@@ -101,8 +127,10 @@ impl SessionState {
             duplicated: 0,
             reordered: 0,
             pauses: 0,
+            starts_lost: 0,
             largest_payload: 0,
             destinations: 0,
+            dials_unanswered: 0,
         }
     }
 }
@@ -150,6 +178,8 @@ pub enum EndedBy {
     Service,
     /// The service, because no stream data flowed for the idle timeout.
     Idle,
+    /// The service, because the session was as old as sessions may become.
+    MaxDuration,
 }
 
 impl EmulatorState {

@@ -9,23 +9,22 @@
 //!            Link ◀───────────────────  Line (delay, faults) ◀── └───────────┘ ◀── Destinations
 //! ```
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod levers;
+mod sides;
+
+use std::{collections::VecDeque, io, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use self::sides::{AgentSide, Client, Life};
 use super::{
-    Action, AgentKind, Counting, EmulatorConfig, EndedBy, Oversize,
+    AgentKind, Counting, EmulatorConfig, EndedBy, Oversize,
     agent::{AgentCore, AgentInput, AgentOptions, AgentOutput, Behaviour},
     clock,
     destination::Destinations,
     line::{Fate, Line},
-    mailbox::{Event, Inbox, Link, Outgoing, budget, cost},
+    mailbox::{Event, Inbox, Link, Outgoing, cost},
     meter::{RateMeter, Verdict},
     relay::{FromAgent, FromClient, Mint, classify, inspect},
     service::Service,
@@ -85,21 +84,17 @@ impl Drop for Alive {
     }
 }
 
-/// Where the agent's websocket is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AgentSide {
-    /// Not open before this time.
-    Away(Instant),
-    Connected,
-    /// The agent's process died; nobody is told.
-    Dead,
+fn behaviour(kind: AgentKind) -> Behaviour {
+    match kind {
+        AgentKind::Realistic => Behaviour::realistic(),
+        AgentKind::Ideal => Behaviour::ideal(),
+    }
 }
 
-/// The client's websocket.
-struct Client {
-    link: Arc<Link>,
-    /// When the gateway says `1000 Bye`.
-    opened: Instant,
+/// The window of an agent. It is not a quirk of the genuine one, so the delay that is emulated must not make it one.
+fn window(kind: AgentKind, config: &EmulatorConfig) -> Option<usize> {
+    let in_flight = usize::try_from(config.rtt.as_millis()).unwrap_or(usize::MAX).saturating_mul(WINDOW_PER_MS);
+    behaviour(kind).window.map(|window| window.saturating_add(in_flight).min(MAX_WINDOW))
 }
 
 struct Worker {
@@ -118,6 +113,9 @@ struct Worker {
     destinations: Destinations,
     meter: RateMeter,
     tally: Tally,
+    /// What kind of agent it was born as.
+    kind: AgentKind,
+    started: Instant,
     /// When stream data last flowed.
     busy: Instant,
     /// The client sent the TerminateSession flag.
@@ -134,15 +132,10 @@ impl Worker {
     fn new(service: Arc<Service>, inbox: Arc<Inbox>, assignment: Assignment) -> Self {
         let (config, now) = (service.config(), clock::now());
         let Assignment { id, target, properties, started, seed } = assignment;
-        let mut behaviour = match config.agent {
-            AgentKind::Realistic => Behaviour::realistic(),
-            AgentKind::Ideal => Behaviour::ideal(),
-        };
+        let mut behaviour = behaviour(config.agent);
         behaviour.refuse_early = config.refuse_early.unwrap_or(behaviour.refuse_early);
         behaviour.swallow_early = config.swallow_early.unwrap_or(behaviour.swallow_early);
-        // A window is not a quirk of the genuine agent, so the delay that is emulated must not make it one.
-        let in_flight = usize::try_from(config.rtt.as_millis()).unwrap_or(usize::MAX).saturating_mul(WINDOW_PER_MS);
-        behaviour.window = behaviour.window.map(|window| window.saturating_add(in_flight).min(MAX_WINDOW));
+        behaviour.window = window(config.agent, &config);
         let options = AgentOptions {
             version: config.agent_version.clone(),
             session_id: id.clone(),
@@ -161,6 +154,8 @@ impl Worker {
             destinations: Destinations::new(service.runtime().clone(), Arc::clone(&inbox)),
             meter: RateMeter::new(now),
             tally: Tally::default(),
+            kind: config.agent,
+            started,
             busy: now,
             flagged: false,
             relayed_since_reset: 0,
@@ -181,7 +176,7 @@ impl Worker {
         while !self.finished {
             self.inbox.wait(self.deadline());
             let now = clock::now();
-            self.refresh_config();
+            self.refresh_config(now);
             self.inbox.drain(&mut events);
             for event in events.drain(..) {
                 self.on_event(now, event);
@@ -198,16 +193,6 @@ impl Worker {
             }
         }
         self.inbox.close();
-    }
-
-    fn refresh_config(&mut self) {
-        let config = self.service.config();
-        if config.rtt != self.config.rtt
-            && let Some(client) = &self.client
-        {
-            client.link.set_budget(budget(config.one_way_delay()));
-        }
-        self.config = config;
     }
 
     fn on_event(&mut self, now: Instant, event: Event) {
@@ -243,10 +228,11 @@ impl Worker {
             self.reset_client(now);
         }
         self.service.observe_session(&self.id, |session| session.channel = ChannelState::Open);
-        self.client = Some(Client { link, opened: now });
+        let life = Life::new(now, self.config.cut_every, &mut self.rng);
+        self.client = Some(Client { link, life, paused: false });
         self.relayed_since_reset = 0;
         self.meter = RateMeter::new(now);
-        if self.agent == AgentSide::Connected {
+        if self.agent_is_connected() {
             self.publication_to_client(now, MessageKind::StartPublication);
             let message = self.mint.publication(MessageKind::StartPublication);
             self.feed(now, AgentInput::Binary(message));
@@ -254,13 +240,16 @@ impl Worker {
     }
 
     fn publication_to_client(&mut self, now: Instant, kind: MessageKind) {
-        if self.client.is_some() {
-            if kind == MessageKind::PausePublication {
-                self.tally.pauses += 1;
-            }
-            let message = self.mint.publication(kind);
-            self.down.send(now, self.config.one_way_delay(), message);
+        let Some(client) = &mut self.client else { return };
+        let pause = kind == MessageKind::PausePublication;
+        if !pause && client.paused && self.config.lose_start_publication {
+            self.tally.starts_lost += 1;
+            return;
         }
+        client.paused = pause;
+        self.tally.pauses += u64::from(pause);
+        let message = self.mint.publication(kind);
+        self.down.send(now, self.config.one_way_delay(), message);
     }
 
     fn client_sent(&mut self, now: Instant, link: &Arc<Link>, message: Bytes) {
@@ -305,7 +294,7 @@ impl Worker {
                 }
             }
         }
-        if self.agent != AgentSide::Connected {
+        if !self.agent_is_connected() {
             return link.release(charge); // as recorded: what comes while the other end is away is lost
         }
         let config = &self.config;
@@ -350,7 +339,7 @@ impl Worker {
         self.core_deadline = loop {
             match self.core.poll_output(now) {
                 AgentOutput::Transmit(message) => self.agent_sent(now, message),
-                AgentOutput::Dial(id, host, port) => self.destinations.dial(id, host, port),
+                AgentOutput::Dial(id, host, port) => self.destinations.dial(now, id, host, port, &self.config),
                 AgentOutput::Write(id, data) => self.destinations.write(id, data),
                 AgentOutput::Close(id) => self.destinations.close(id),
                 AgentOutput::Ended(text) => {
@@ -409,8 +398,10 @@ impl Worker {
         if let AgentSide::Away(until) = self.agent
             && now >= until
             && self.client.is_some()
+            && !self.config.outage
         {
-            self.agent = AgentSide::Connected;
+            self.agent = AgentSide::Connected(Life::new(now, self.config.agent_cut_every, &mut self.rng));
+            self.tally.agent_websockets += 1;
             self.publication_to_client(now, MessageKind::StartPublication);
             self.feed(now, AgentInput::Connected);
             let message = self.mint.publication(MessageKind::StartPublication);
@@ -425,69 +416,68 @@ impl Worker {
         {
             self.publication_to_client(now, MessageKind::StartPublication);
         }
-        if self.bye_at().is_some_and(|bye| now >= bye) {
-            self.bye(now);
+        let due = |time: Option<Instant>| time.is_some_and(|time| now >= time);
+        if due(self.client_life().and_then(|life| life.bye(&self.config))) {
+            self.bye_client(now);
         }
-        if self.idle_at().is_some_and(|idle| now >= idle) {
+        if due(self.client_life().and_then(|life| life.cut)) {
+            self.reset_client(now);
+        }
+        if due(self.agent_life().and_then(|life| life.bye(&self.config))) {
+            self.bye_agent(now);
+        }
+        if due(self.agent_life().and_then(|life| life.cut)) {
+            self.disconnect_agent(now);
+        }
+        if due(self.destinations.deadline(&self.config)) {
+            self.destinations.review(now, &self.config);
+        }
+        if due(self.idle_at()) {
             self.service.end(&self.id, EndedBy::Idle, "");
+        }
+        if due(self.expires_at()) {
+            self.service.end(&self.id, EndedBy::MaxDuration, "");
         }
     }
 
-    fn bye_at(&self) -> Option<Instant> {
-        let client = self.client.as_ref().filter(|_| !self.over)?;
-        Some(client.opened + self.config.bye_every?)
+    /// The client's websocket, while it is of any use.
+    fn client_life(&self) -> Option<Life> {
+        self.client.as_ref().filter(|_| !self.over).map(|client| client.life)
+    }
+
+    fn agent_life(&self) -> Option<Life> {
+        match self.agent {
+            AgentSide::Connected(life) => Some(life),
+            AgentSide::Away(_) | AgentSide::Dead => None,
+        }
+    }
+
+    fn agent_is_connected(&self) -> bool {
+        self.agent_life().is_some()
     }
 
     fn idle_at(&self) -> Option<Instant> {
         Some(self.busy + self.config.idle_timeout.filter(|_| !self.over)?)
     }
 
+    fn expires_at(&self) -> Option<Instant> {
+        Some(self.started + self.config.max_duration.filter(|_| !self.over)?)
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let core = self.core_deadline.filter(|_| !self.stalled());
         let up = self.up.next_arrival().filter(|_| self.core.wants_messages() && !self.stalled());
         let connects = match self.agent {
-            AgentSide::Away(until) if self.client.is_some() => Some(until),
+            AgentSide::Away(until) if self.client.is_some() && !self.config.outage => Some(until),
             _ => None,
         };
         let meter = self.config.rate_cap.and_then(|_| self.meter.deadline());
         let line = self.down.next_arrival();
-        [core, up, line, connects, meter, self.bye_at(), self.idle_at()].into_iter().flatten().min()
-    }
-
-    fn act(&mut self, now: Instant, action: &Action) {
-        match action {
-            Action::Disconnect => self.reset_client(now),
-            Action::Bye => self.bye(now),
-            Action::DisconnectAgent => self.disconnect_agent(now),
-            Action::KillAgent => self.kill_agent(),
-            Action::Pause => self.publication_to_client(now, MessageKind::PausePublication),
-            Action::Start => self.publication_to_client(now, MessageKind::StartPublication),
-            Action::ChannelClosed { .. } => {} // reaches this thread as Event::End
-        }
-    }
-
-    /// The service's hourly farewell to both ends.
-    fn bye(&mut self, now: Instant) {
-        self.close_client(now, 1000, "Bye");
-        self.disconnect_agent(now);
-    }
-
-    fn disconnect_agent(&mut self, now: Instant) {
-        if self.agent != AgentSide::Connected {
-            return;
-        }
-        self.lose_up();
-        self.feed(now, AgentInput::Disconnected);
-        self.agent = AgentSide::Away(now + Duration::from_millis(self.rng.u64(100..200)));
-        self.publication_to_client(now, MessageKind::PausePublication);
-    }
-
-    /// Its connections close with its process. The client hears nothing.
-    fn kill_agent(&mut self) {
-        self.agent = AgentSide::Dead;
-        self.core_deadline = None;
-        self.lose_up();
-        self.destinations = Destinations::new(self.service.runtime().clone(), Arc::clone(&self.inbox));
+        let ends = [self.client_life(), self.agent_life()].into_iter().flatten();
+        let ends = ends.flat_map(|life| [life.bye(&self.config), life.cut]);
+        let dials = self.destinations.deadline(&self.config);
+        let others = [core, up, line, connects, meter, dials, self.idle_at(), self.expires_at()];
+        others.into_iter().chain(ends).flatten().min()
     }
 
     /// Not in the middle of an agent's outputs, because losing the client is itself an input to it.
@@ -500,6 +490,7 @@ impl Worker {
     fn reset_client(&mut self, now: Instant) {
         if let Some(client) = &self.client {
             client.link.send([Outgoing::Reset]);
+            self.tally.cuts += 1;
             self.client_lost(now);
         }
     }
@@ -518,7 +509,7 @@ impl Worker {
         self.down.lose_all();
         self.client = None;
         self.service.observe_session(&self.id, |session| session.channel = ChannelState::Lost);
-        if self.agent == AgentSide::Connected {
+        if self.agent_is_connected() {
             let message = self.mint.publication(MessageKind::PausePublication);
             self.feed(now, AgentInput::Binary(message));
         }
@@ -545,9 +536,9 @@ impl Worker {
     }
 
     fn publish(&mut self) {
-        let destinations = self.destinations.len() as u64;
-        if self.tally.is_new(destinations) {
-            self.service.observe_session(&self.id, |session| self.tally.publish(session, destinations));
+        let dials = self.destinations.dials();
+        if self.tally.is_new(dials) {
+            self.service.observe_session(&self.id, |session| self.tally.publish(session, dials));
         }
     }
 

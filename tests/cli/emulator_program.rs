@@ -1,10 +1,14 @@
 //! The emulator as other people's tests and clients use it: a program beside theirs.
 
 use rustix::process::Signal;
-use serde_json::Value;
-use tokio::process::Command;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    process::Command,
+};
 
-use crate::harness::{Destination, Program, World};
+use crate::harness::{Destination, Program, World, within};
 
 fn emulator(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ssmfwd-emulator"));
@@ -48,6 +52,46 @@ async fn serve_prints_what_a_client_needs() {
     client.exit().await.expect_status(143);
     server.signal(Signal::TERM);
     server.exit().await.expect_status(0);
+}
+
+/// One request to the control path, as a test in another language makes it.
+async fn control(url: &str, method: &str, name: &str, body: &str) -> Value {
+    let (authority, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("plain HTTP");
+    let mut stream = TcpStream::connect(authority).await.expect("the emulator");
+    let head = format!("{method} /{path}/{name} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n");
+    let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.expect("a request");
+    let mut answer = String::new();
+    within("an answer of the control path", stream.read_to_string(&mut answer)).await.expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+    serde_json::from_str(body).expect("JSON")
+}
+
+#[tokio::test]
+async fn levers_are_switches_and_fields_and_actions_of_the_control_path() {
+    for tls in [&[][..], &["--tls"]] {
+        let switches = ["serve", "--fail", "StartSession:target_not_connected:1", "--stale-tokens", "2"];
+        let server = Program::start(emulator(&[&switches, tls].concat()));
+        let line: Value = serde_json::from_str(&server.stdout_line("{").await).expect("one JSON line");
+        let url = line["control_url"].as_str().expect("text");
+        let config = control(url, "GET", "config", "").await;
+        assert_eq!(config["stale_tokens"], 2, "{config}");
+
+        let env = line["env"].as_object().expect("variables").iter();
+        let env = env.map(|(name, value)| (name.clone(), value.as_str().expect("text").to_owned()));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ssmfwd"));
+        command.env_clear().envs(env).args(["0:127.0.0.1:9", "-t", World::TARGET]);
+        Program::start(command).exit().await.expect_status(6).expect_stderr("not connected");
+        let config = control(url, "POST", "config", r#"{"outage": true, "agent_restart_ms": 3600000}"#).await;
+        assert_eq!((&config["failures"], &config["outage"]), (&json!([]), &json!(true)));
+        let acted = control(url, "POST", "actions", r#"{"action": "restart_agent"}"#).await;
+        assert_eq!(acted, json!({"sessions": 0}));
+        let state = control(url, "GET", "state", "").await;
+        assert_eq!((&state["errors"]["TargetNotConnected"], &state["agent_restarts"]), (&json!(1), &json!(0)));
+        server.signal(Signal::TERM);
+        server.exit().await.expect_status(0);
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,8 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ssmfwd::emulator::{
-    AgentKind, Emulator, EmulatorConfig, Faults, PayloadCap, RateCap, SessionDocument, UpgradePolicy,
+    AgentKind, ApiFailure, Emulator, EmulatorConfig, Faults, Interval, PayloadCap, RateCap, SessionDocument,
+    UpgradePolicy,
 };
 use tokio::process::Command;
 
@@ -80,6 +81,15 @@ struct Switches {
     /// A target whose agent is connected; can be repeated. All others are TargetNotConnected.
     #[arg(long = "target", default_value = EmulatorConfig::DEFAULT_TARGET, value_name = "ID", help_heading = "Agent")]
     targets: Vec<String>,
+    /// No agent is connected: every target is TargetNotConnected.
+    #[arg(long, help_heading = "Agent")]
+    offline: bool,
+    /// A destination that never answers a dial; `*` for any host or any port. Can be repeated.
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_destination, help_heading = "Agent")]
+    unanswered: Vec<String>,
+    /// After so long such a dial fails.
+    #[arg(long, default_value_t = 130, value_name = "SECONDS", help_heading = "Agent")]
+    dial_timeout: u64,
     /// `realistic`: pacing (0.7 MB/s down per session) and serial dialling as the genuine agent; `ideal`: without.
     #[arg(long, default_value = "realistic", value_name = "KIND", help_heading = "Agent")]
     agent: AgentArg,
@@ -112,6 +122,12 @@ struct Switches {
     /// End a session without stream data after so long; 0: never.
     #[arg(long, default_value_t = 1200, value_name = "SECONDS", help_heading = "Gateway")]
     idle_timeout: u64,
+    /// End a session so long after its start.
+    #[arg(long, value_name = "SECONDS", help_heading = "Gateway")]
+    max_duration: Option<u64>,
+    /// After a client was paused it is never told to start again.
+    #[arg(long, help_heading = "Gateway")]
+    lose_start_publication: bool,
     /// Accept only upgrades without signature.
     #[arg(long, group = "upgrade", help_heading = "Gateway")]
     unsigned_only: bool,
@@ -133,6 +149,12 @@ struct Switches {
     /// Reset the client's websocket after so many relayed messages, again and again.
     #[arg(long, value_name = "MESSAGES", help_heading = "Faults")]
     disconnect_every: Option<u64>,
+    /// Reset the client's websocket at a random moment in this interval after it was opened, again and again.
+    #[arg(long, value_name = "MS..MS", help_heading = "Faults")]
+    cut_every: Option<Interval>,
+    /// The same for the agent's websocket.
+    #[arg(long, value_name = "MS..MS", help_heading = "Faults")]
+    agent_cut_every: Option<Interval>,
     /// Answer this operation with AccessDeniedException; OpenDataChannel is the signed upgrade. Can be repeated.
     #[arg(long = "deny", value_name = "OPERATION", help_heading = "Faults")]
     denied: Vec<String>,
@@ -142,6 +164,14 @@ struct Switches {
     /// Answer the first so many API calls with ThrottlingException.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Faults")]
     throttle: u32,
+    /// Let StartSession, ResumeSession, TerminateSession, OpenDataChannel or Any (API call) fail: throttled, internal,
+    /// unavailable, unavailable_empty, expired_token, access_denied, target_not_connected, invalid_document or
+    /// does_not_exist; the next so many times, or always. Can be repeated.
+    #[arg(long = "fail", value_name = "OPERATION:KIND[:TIMES]", help_heading = "Faults")]
+    failures: Vec<ApiFailure>,
+    /// Answer the first so many ResumeSession calls with a token that the gateway refuses.
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Faults")]
+    stale_tokens: u32,
     /// How far the service's clock is ahead of this machine's.
     #[arg(long, default_value_t = 0, value_name = "SECONDS", allow_negative_numbers = true, help_heading = "Faults")]
     clock_skew: i64,
@@ -157,6 +187,13 @@ fn parse_percent(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
         _ => Err(format!("`{text}` is not a number from 0 to 100")),
+    }
+}
+
+fn parse_destination(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && (port == "*" || port.parse::<u16>().is_ok()) => Ok(text.into()),
+        _ => Err(format!("`{text}` is not HOST:PORT")),
     }
 }
 
@@ -187,6 +224,9 @@ impl Switches {
             seed: self.seed,
             region: self.region,
             targets: self.targets,
+            offline: self.offline,
+            unanswered: self.unanswered,
+            dial_timeout: Duration::from_secs(self.dial_timeout),
             documents,
             agent: match self.agent {
                 AgentArg::Realistic => AgentKind::Realistic,
@@ -206,10 +246,16 @@ impl Switches {
             rate_cap: self.rate_cap,
             bye_every: self.bye_every.map(Duration::from_secs),
             idle_timeout: (self.idle_timeout > 0).then(|| Duration::from_secs(self.idle_timeout)),
+            max_duration: self.max_duration.map(Duration::from_secs),
+            lose_start_publication: self.lose_start_publication,
+            cut_every: self.cut_every,
+            agent_cut_every: self.agent_cut_every,
             upgrade,
             denied: self.denied,
             expired_credentials: self.expired_credentials,
             throttle: self.throttle,
+            failures: self.failures,
+            stale_tokens: self.stale_tokens,
             clock_skew: self.clock_skew,
             ..EmulatorConfig::default()
         })
@@ -471,10 +517,27 @@ mod tests {
     }
 
     #[test]
+    fn switches_for_the_life_of_a_tunnel_reach_their_fields() {
+        let switches = "--offline --unanswered *:9 --dial-timeout 2 --max-duration 3 --lose-start-publication \
+                        --cut-every 500..3000 --agent-cut-every 700 --fail ResumeSession:unavailable:2 \
+                        --fail Any:throttled --stale-tokens 4";
+        let config = config(&switches.split_whitespace().collect::<Vec<_>>());
+        assert!(config.offline && config.lose_start_publication);
+        assert_eq!((config.unanswered, config.dial_timeout), (vec!["*:9".to_owned()], Duration::from_secs(2)));
+        assert_eq!(config.max_duration, Some(Duration::from_secs(3)));
+        assert_eq!((config.cut_every, config.agent_cut_every), ("500..3000".parse().ok(), "700".parse().ok()));
+        let failures = ["ResumeSession:unavailable:2", "Any:throttled"].map(|text| text.parse().expect("a failure"));
+        assert_eq!((config.failures, config.stale_tokens), (failures.to_vec(), 4));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for switches in [
             &["serve", "--unsigned-only", "--literal-plus-only"][..],
             &["serve", "--drop", "101"],
+            &["serve", "--unanswered", "host"],
+            &["serve", "--cut-every", "3..2"],
+            &["serve", "--fail", "ResumeSession"],
             &["serve", "--document", "no-file"],
             &["exec"],
             &["exec", "command-without-dashes"],

@@ -17,6 +17,8 @@ const TICK_MS: u64 = 100;
 
 struct Sent {
     message: Bytes,
+    /// When it was put into the buffer: after it was sent for the first time.
+    stored: Instant,
     last_sent: Instant,
 }
 
@@ -49,16 +51,15 @@ impl Outgoing {
     /// Keeps a message that was sent at `now`.
     pub(super) fn store(&mut self, now: Instant, sequence: i64, message: Bytes) {
         if self.unacked.len() < OUTGOING_LIMIT {
-            self.unacked.insert(sequence, Sent { message, last_sent: now });
+            self.unacked.insert(sequence, Sent { message, stored: now + self.store_delay, last_sent: now });
         }
     }
 
     /// An acknowledgement came. Unknown numbers, such as those of repeated acknowledgements, change nothing.
     pub(super) fn acknowledged(&mut self, now: Instant, sequence: i64) {
         let Some(sent) = self.unacked.get(&sequence) else { return };
-        let round_trip = now.saturating_duration_since(sent.last_sent);
-        if round_trip >= self.store_delay {
-            self.estimator.sample(round_trip);
+        if now >= sent.stored {
+            self.estimator.sample(now.saturating_duration_since(sent.last_sent));
             self.unacked.remove(&sequence);
         }
     }

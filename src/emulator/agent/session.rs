@@ -138,6 +138,12 @@ impl AgentCore {
         !self.channel.paused && matches!(&self.phase, Phase::Open(port) if port.wants_data(id))
     }
 
+    /// Changes how many messages to the client may be unacknowledged before the pump waits
+    /// ([`Behaviour::window`](super::Behaviour::window)).
+    pub fn set_window(&mut self, window: Option<usize>) {
+        self.options.behaviour.window = window;
+    }
+
     /// How the session carries connections, once the handshake has decided it.
     #[must_use]
     pub fn mode(&self) -> Option<Mode> {

@@ -4,6 +4,7 @@ mod api;
 mod channel;
 mod client;
 mod faults;
+mod levers;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
