@@ -1,11 +1,13 @@
 //! The three calls, with their answers checked, and the signature (`proto-notes/control-plane.md`).
 
+use std::time::Duration;
+
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::http::Response;
 use http::{HeaderName, HeaderValue, uri::Authority};
 
-use super::{Aws, errors::Call, sign, stream_url};
+use super::{Aws, credentials, errors::Call, sign, stream_url};
 use crate::session::{
     BoxFuture, ControlError, ControlErrorKind, ControlPlane, Grant, QueryForm, SessionId, StartRequest, StreamUrl,
     Token,
@@ -36,7 +38,7 @@ impl ControlPlane for Aws {
 impl Aws {
     async fn start_session(&self, request: &StartRequest) -> Result<Grant, ControlError> {
         let call = Call { operation: "StartSession", resource: &request.target };
-        self.ready(call).await?;
+        self.ready(call, credentials::START_WAIT).await?;
         let parameters = request.parameters.iter().map(|(name, values)| (name.clone(), values.clone())).collect();
         let sent = self
             .client
@@ -46,11 +48,11 @@ impl Aws {
             .set_parameters(Some(parameters).filter(|_| !request.parameters.is_empty()))
             .set_reason(request.reason.clone())
             .customize()
-            .config_override(aws_sdk_ssm::config::Builder::new().timeout_config(super::without_attempt_timeout()))
+            .config_override(super::start_override())
             .send();
         let answer = match sent.await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.failed(call, error).await),
+            Err(error) => return Err(self.failed(call, error)),
         };
         let Some(session) = present(answer.session_id).map(SessionId) else {
             return Err(call.error(ControlErrorKind::BadAnswer, "the answer has no SessionId"));
@@ -71,11 +73,12 @@ impl Aws {
 
     async fn resume_session(&self, session: &SessionId) -> Result<Option<Grant>, ControlError> {
         let call = Call { operation: "ResumeSession", resource: &session.0 };
-        self.ready(call).await?;
-        let answer = match self.client.resume_session().session_id(&session.0).send().await {
+        self.credentials.fresh(credentials::WAIT).await.map_err(|error| call.no_credentials(&error))?;
+        let sent = self.client.resume_session().session_id(&session.0).customize();
+        let answer = match sent.config_override(super::resume_override()).send().await {
             Ok(answer) => answer,
             Err(error) => {
-                let error = self.failed(call, error).await;
+                let error = self.failed(call, error);
                 return if error.kind == ControlErrorKind::NoSuchSession { Ok(None) } else { Err(error) };
             }
         };
@@ -91,11 +94,11 @@ impl Aws {
 
     async fn terminate_session(&self, session: &SessionId) -> Result<(), ControlError> {
         let call = Call { operation: "TerminateSession", resource: &session.0 };
-        self.ready(call).await?;
+        self.ready(call, credentials::WAIT).await?;
         match self.client.terminate_session().session_id(&session.0).send().await {
             Ok(_) => Ok(()),
             Err(error) => {
-                let error = self.failed(call, error).await;
+                let error = self.failed(call, error);
                 if error.kind == ControlErrorKind::NoSuchSession { Ok(()) } else { Err(error) }
             }
         }
@@ -103,9 +106,9 @@ impl Aws {
 
     async fn sign(&self, url: &StreamUrl, form: QueryForm) -> Result<Vec<(HeaderName, HeaderValue)>, ControlError> {
         let call = Call { operation: "OpenDataChannel", resource: url.authority() };
-        let credentials = match self.credentials.get().await {
+        let credentials = match self.credentials.get(credentials::WAIT).await {
             Ok(credentials) => credentials,
-            Err(CredentialsError::CredentialsNotLoaded(_)) => return Ok(Vec::new()),
+            Err(error) if matches!(*error, CredentialsError::CredentialsNotLoaded(_)) => return Ok(Vec::new()),
             Err(error) => return Err(call.no_credentials(&error)),
         };
         sign::upgrade_headers(url, form, &credentials, &self.region, self.exchange.now())
@@ -114,17 +117,20 @@ impl Aws {
 
     /// Loads credentials before a call and not inside it: loading may ask a person and has its own time, and its
     /// failure is told from the call's.
-    async fn ready(&self, call: Call<'_>) -> Result<(), ControlError> {
-        self.credentials.get().await.map(drop).map_err(|error| call.no_credentials(&error))
+    async fn ready(&self, call: Call<'_>, wait: Duration) -> Result<(), ControlError> {
+        self.credentials.get(wait).await.map(drop).map_err(|error| call.no_credentials(&error))
     }
 
-    async fn failed<E>(&self, call: Call<'_>, error: SdkError<E, Response>) -> ControlError
+    fn failed<E>(&self, call: Call<'_>, error: SdkError<E, Response>) -> ControlError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let error = call.failed(&error, self.exchange.endpoint().as_ref().map(Authority::as_str));
-        if error.kind == ControlErrorKind::ExpiredCredentials {
-            self.credentials.forget().await;
+        if matches!(
+            error.kind,
+            ControlErrorKind::ExpiredCredentials | ControlErrorKind::NoCredentials | ControlErrorKind::ClockSkew
+        ) {
+            self.credentials.refused();
         }
         error
     }
@@ -382,6 +388,67 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_resume_is_one_try_that_ends_soon() {
+        let busy = Answer::refused(400, "ThrottlingException", "Rate exceeded");
+        let canned = Canned::new([busy, Answer::Silence]);
+        let aws = with(&canned, |config| config.retry_config(aws_config::retry::RetryConfig::standard()));
+        let begun = tokio::time::Instant::now();
+        for kind in [ControlErrorKind::Throttled, ControlErrorKind::Network] {
+            let error = aws.resume(&session()).await.expect_err("no answer");
+            assert_eq!(error.kind, kind, "{error:?}");
+        }
+        assert_eq!((canned.asked().len(), begun.elapsed().as_secs()), (2, 10));
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_wrong_is_corrected_at_the_next_try() {
+        let skewed =
+            Answer::refused(400, "InvalidSignatureException", "Signature expired: 20231114T221320Z is now ...");
+        let Answer::Http { status, body, .. } = skewed else { unreachable!() };
+        let skewed = Answer::Http { status, body, date: Some("Wed, 15 Nov 2023 01:02:03 GMT") };
+        let canned = Canned::new([skewed, answer("me-0a", TOKEN, URL)]);
+        let aws = aws(&canned);
+        let error = aws.resume(&session()).await.expect_err("another day");
+        assert_eq!(error.kind, ControlErrorKind::ClockSkew);
+        aws.resume(&session()).await.expect("an answer");
+        let dates: Vec<_> = canned.asked().iter().map(|asked| asked.authorization.contains("/20231115/")).collect();
+        assert_eq!(dates, [false, true]);
+    }
+
+    #[tokio::test]
+    async fn no_connection_is_kept() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        let server = tokio::spawn(async move {
+            // A server that would serve more on each connection, and leaves them open.
+            let mut open = Vec::new();
+            for _ in 0..2 {
+                let (mut connection, _) = listener.accept().await.expect("a connection");
+                let mut request = Vec::new();
+                while !request.ends_with(b"}") {
+                    assert_ne!(connection.read_buf(&mut request).await.expect("a request"), 0);
+                }
+                connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.expect("sent");
+                open.push((connection, String::from_utf8_lossy(&request).to_lowercase()));
+            }
+            open
+        });
+        let mut config = Canned::default().config().into_builder();
+        // The HTTP client of the SDK.
+        config.set_http_client(None).set_endpoint_url(Some(endpoint));
+        let aws = Aws::from_sdk_config(&config.build(), AwsOptions::default()).expect("a configuration");
+        for _ in 0..2 {
+            aws.terminate(&session()).await.expect("an answer");
+        }
+        for (_, request) in server.await.expect("no panic") {
+            let signed = request.split("signedheaders=").nth(1).and_then(|rest| rest.split(',').next());
+            // Not signed: a proxy may drop it.
+            assert!(request.contains("\r\nconnection: close\r\n") && !signed.expect("signed").contains("connection"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_transient_is_tried_again() {
         let busy = || Answer::refused(400, "ThrottlingException", "Rate exceeded");
         let canned = Canned::new([busy(), busy(), answer("me-0a", TOKEN, URL)]);
@@ -471,7 +538,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn refused_credentials_are_loaded_anew_and_good_ones_kept() {
         let expired = Answer::refused(400, "ExpiredTokenException", "expired");
         let canned = Canned::new([answer("me-0a", TOKEN, URL), expired, answer("me-0a", TOKEN, URL)]);
@@ -479,6 +546,7 @@ mod tests {
             with(&canned, |config| config.credentials_provider(SharedCredentialsProvider::new(Rotating::default())));
         aws.start(&request()).await.expect("the first key");
         aws.start(&request()).await.expect_err("expired");
+        tokio::time::advance(Duration::from_secs(5)).await;
         aws.start(&request()).await.expect("the second key");
         let keys: Vec<_> = canned.asked().iter().map(|asked| asked.authorization.contains("AKID0/")).collect();
         assert_eq!(keys, [true, true, false]);

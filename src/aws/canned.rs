@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -38,6 +41,30 @@ pub(super) fn at(unix: u64) -> SharedTimeSource {
     SharedTimeSource::new(Still(seconds(unix)))
 }
 
+/// A clock that goes only by hand.
+#[derive(Debug, Clone)]
+pub(super) struct Hand(Arc<AtomicU64>);
+
+impl Hand {
+    pub(super) fn at(unix: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(unix)))
+    }
+
+    pub(super) fn forward(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    pub(super) fn source(&self) -> SharedTimeSource {
+        SharedTimeSource::new(self.clone())
+    }
+}
+
+impl TimeSource for Hand {
+    fn now(&self) -> SystemTime {
+        seconds(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// One answer.
 #[derive(Debug)]
 pub(super) enum Answer {
@@ -64,6 +91,8 @@ pub(super) struct Asked {
     pub(super) uri: String,
     pub(super) body: String,
     pub(super) authorization: String,
+    /// The access token in a request to the SSO portal.
+    pub(super) bearer: String,
 }
 
 /// The service. Cheap to clone. Asked more often than it has answers, it fails.
@@ -76,6 +105,11 @@ pub(super) struct Canned {
 impl Canned {
     pub(super) fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
         Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), asked: Arc::default() }
+    }
+
+    /// Answers after those that are left.
+    pub(super) fn more(&self, answers: impl IntoIterator<Item = Answer>) {
+        self.answers.lock().expect("no panic before").extend(answers);
     }
 
     pub(super) fn asked(&self) -> Vec<Asked> {
@@ -105,6 +139,7 @@ impl HttpConnector for Canned {
             uri: request.uri().to_owned(),
             body: String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned(),
             authorization: header("authorization"),
+            bearer: header("x-amz-sso_bearer_token"),
         });
         match self.answers.lock().expect("no panic before").pop_front() {
             Some(Answer::Http { status, body, date }) => {

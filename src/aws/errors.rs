@@ -6,6 +6,7 @@ use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sso::operation::get_role_credentials::GetRoleCredentialsError;
 use aws_smithy_runtime_api::{client::result::ConnectorError, http::Response};
 
 use crate::session::{ControlError, ControlErrorKind};
@@ -15,6 +16,11 @@ const TEXT_LIMIT: usize = 600;
 
 /// Links of a foreign chain of errors that are kept.
 const CHAIN_LIMIT: usize = 12;
+
+/// What the SDK says of a file that should hold an SSO token and is empty or cut off, where it does not name it. The
+/// AWS CLI writes it in place, so that may be a login that goes on.
+const BROKEN_TOKEN_FILE: [&str; 3] =
+    ["expected a JSON document starting with", "expected object key", "found more JSON tokens"];
 
 /// Where credentials were looked for in vain, for people.
 const NOT_FOUND: &str =
@@ -71,7 +77,7 @@ impl Call<'_> {
         ControlError { source, ..self.error(kind, message) }
     }
 
-    /// Credentials could not be loaded.
+    /// Credentials could not be loaded. For ResumeSession every kind of that heals.
     pub(super) fn no_credentials(self, error: &CredentialsError) -> ControlError {
         use ControlErrorKind as Kind;
         let kind = credentials_kind(error);
@@ -92,6 +98,11 @@ impl Call<'_> {
                 true if kind == Kind::NoCredentials => Cause::new(NOT_FOUND),
                 _ => cause,
             }),
+        };
+        let kind = match kind {
+            // Denied is the load, not the session: that may live, and be resumed with what a later load brings.
+            Kind::AccessDenied if self.operation == "ResumeSession" => Kind::NoCredentials,
+            kind => kind,
         };
         ControlError { source: cause.map(|cause| Box::new(cause) as _), ..self.error(kind, message) }
     }
@@ -199,6 +210,8 @@ fn service_kind(code: &str, said: &str, status: u16) -> ControlErrorKind {
         | "TokenRefreshRequired" => Kind::ExpiredCredentials,
         "RequestLimitExceeded" | "BandwidthLimitExceeded" | "SlowDown" => Kind::Throttled,
         "UnauthorizedOperation" | "NotAuthorized" | "OptInRequired" => Kind::AccessDenied,
+        // "The security token included in the request is expired": not a decision of a policy, whatever its code.
+        _ if code.starts_with("AccessDenied") && said.contains("security token") => Kind::ExpiredCredentials,
         _ if code.starts_with("AccessDenied") => Kind::AccessDenied,
         _ if code.starts_with("InvalidDocument") => Kind::InvalidDocument,
         _ if code.starts_with("ExpiredToken") => Kind::ExpiredCredentials,
@@ -244,7 +257,10 @@ fn credentials_kind(error: &CredentialsError) -> ControlErrorKind {
     let says = |words: &[&str]| texts.iter().any(|text| words.iter().any(|word| text.contains(word)));
     if says(&["Signature expired", "Signature not yet current", "RequestTimeTooSkewed"]) {
         Kind::ClockSkew
+    } else if let Some(kind) = find(error).and_then(portal_kind) {
+        kind
     } else if says(&["ExpiredToken", "UnauthorizedException", "SSO token", "InvalidClientTokenId", "InvalidGrant"])
+        || says(&BROKEN_TOKEN_FILE)
         || texts.iter().any(|text| text.contains("failed to read") && text.contains("sso"))
     {
         // A login that has expired, was ended, or never took place here: the remedy is one.
@@ -255,10 +271,23 @@ fn credentials_kind(error: &CredentialsError) -> ControlErrorKind {
         Kind::AccessDenied
     } else if says(&["Throttl", "TooManyRequests"]) {
         Kind::Throttled
-    } else if find::<ConnectorError>(error).is_some() {
+    } else if says(&["InternalFailure", "InternalServer", "ServiceUnavailable"]) {
+        Kind::Service
+    } else if find::<ConnectorError>(error).is_some() || says(&["request has timed out"]) {
         Kind::Network
     } else {
         Kind::NoCredentials
+    }
+}
+
+/// The kind of a refusal of the SSO portal, where its status tells it; its access token is the login.
+fn portal_kind(error: &SdkError<GetRoleCredentialsError, Response>) -> Option<ControlErrorKind> {
+    match error.raw_response()?.status().as_u16() {
+        401 => Some(ControlErrorKind::ExpiredCredentials),
+        403 => Some(ControlErrorKind::AccessDenied),
+        429 => Some(ControlErrorKind::Throttled),
+        500.. => Some(ControlErrorKind::Service),
+        _ => None,
     }
 }
 
@@ -324,6 +353,8 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_ssm::operation::resume_session::ResumeSessionError;
+
     use super::*;
 
     #[test]
@@ -332,6 +363,12 @@ mod tests {
         for (code, said, status, kind) in [
             ("AccessDeniedException", "User: x is not authorized", 400, Kind::AccessDenied),
             ("AccessDenied", "", 403, Kind::AccessDenied),
+            (
+                "AccessDeniedException",
+                "The security token included in the request is expired",
+                400,
+                Kind::ExpiredCredentials,
+            ),
             ("TargetNotConnected", "i-1 is not connected.", 400, Kind::TargetNotConnected),
             ("BadRequest", "i-1 is not connected.", 400, Kind::TargetNotConnected),
             ("ValidationException", "1 validation error detected", 400, Kind::InvalidRequest),
@@ -406,6 +443,22 @@ mod tests {
         let error = call.no_credentials(&CredentialsError::invalid_configuration("missing credential source in `x`"));
         assert_eq!(fault(&error), Some(Fault::BrokenConfiguration));
         assert_eq!(error.source.map(|cause| cause.to_string()).as_deref(), Some("missing credential source in `x`"));
+    }
+
+    #[test]
+    fn a_role_that_is_denied_does_not_cost_a_live_session() {
+        use ControlErrorKind as Kind;
+        for (operation, kind) in [("StartSession", Kind::AccessDenied), ("ResumeSession", Kind::NoCredentials)] {
+            let call = Call { operation, resource: "me-0a" };
+            let denied = CredentialsError::provider_error(Text("AccessDenied: sts:AssumeRole", None));
+            let error = call.no_credentials(&denied);
+            assert_eq!((error.kind, error.kind.heals()), (kind, operation == "ResumeSession"));
+            assert_eq!(error.message, "the role or account of the profile is not allowed to be used");
+            assert_eq!(error.source.as_ref().map(ToString::to_string).as_deref(), Some("AccessDenied: sts:AssumeRole"));
+            // The same inside the call.
+            let error = call.failed(&SdkError::<ResumeSessionError, Response>::construction_failure(denied), None);
+            assert_eq!(error.kind, kind);
+        }
     }
 
     #[test]

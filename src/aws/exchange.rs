@@ -2,7 +2,8 @@
 //!
 //! An interceptor sees each request as it is sent. That is the one place that knows the endpoint for certain: it comes
 //! from an option, `AWS_ENDPOINT_URL_SSM`, `AWS_ENDPOINT_URL`, the `services` section or the profile, and from the
-//! rules for regions, FIPS and dual stack, and the SDK shows its choice nowhere else.
+//! rules for regions, FIPS and dual stack, and the SDK shows its choice nowhere else. And it is the place to say that
+//! the connection is not kept.
 
 use std::{
     sync::{
@@ -14,7 +15,10 @@ use std::{
 
 use aws_sdk_ssm::config::{
     ConfigBag, Intercept, RuntimeComponents,
-    interceptors::{BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef},
+    interceptors::{
+        BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut,
+        BeforeTransmitInterceptorContextRef,
+    },
 };
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_types::{DateTime, date_time::Format};
@@ -85,6 +89,19 @@ impl Exchange {
 impl Intercept for Exchange {
     fn name(&self) -> &'static str {
         "Exchange"
+    }
+
+    // After signing: a header of this hop only. A call an hour gains nothing from a connection that is kept, and after
+    // the machine slept, one that leads nowhere would cost the whole time of a try. A new one is known to work, or not,
+    // within the connect timeout.
+    fn modify_before_transmit(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        context.request_mut().headers_mut().insert("connection", "close");
+        Ok(())
     }
 
     fn read_before_transmit(

@@ -4,6 +4,7 @@
 //! session ── ControlPlane ──▶ Aws ──▶ SSM client ──▶ service
 //!                              │          └ Exchange: where requests went, what time it is there
 //!                              ├── CachedCredentials: one cache for calls and signatures
+//!                              │     └ Lookup: where the SDK looks, looked at anew for every load
 //!                              └── stream_url, sign: where a data channel may go, and its signature
 //! ```
 //!
@@ -18,10 +19,11 @@ mod endpoint;
 mod errors;
 mod exchange;
 mod partition;
+mod provider;
 mod sign;
 mod stream_url;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use aws_config::{
     BehaviorVersion, ConfigLoader, Region, SdkConfig,
@@ -30,7 +32,7 @@ use aws_config::{
     retry::RetryConfig,
     timeout::TimeoutConfig,
 };
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, error::CredentialsError};
+use aws_credential_types::provider::{SharedCredentialsProvider, error::CredentialsError};
 use aws_sdk_ssm::config::Builder;
 use aws_types::{
     os_shim_internal::{Env, Fs},
@@ -38,8 +40,13 @@ use aws_types::{
 };
 
 pub(crate) use self::errors::{Fault, fault};
-use self::{credentials::CachedCredentials, endpoint::CheckedEndpoint, errors::Call, exchange::Exchange};
+use self::{
+    credentials::CachedCredentials, endpoint::CheckedEndpoint, errors::Call, exchange::Exchange, provider::Lookup,
+};
 use crate::session::{ControlError, ControlErrorKind};
+
+/// Connecting, TLS included: time for the third SYN of a lossy network, and for a resolver to ask a second time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One try of a call, sent to answered. The SDK itself waits for ever.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,10 +74,15 @@ pub struct AwsOptions {
 
 /// The SSM API of one account and region.
 ///
-/// Credentials are loaded at the first call and kept until shortly before they expire.
+/// Credentials are loaded at the first call and kept until shortly before they expire. Before a session is resumed, and
+/// after the service has refused them, they are loaded anew, at most every few seconds. [`load`](Self::load) looks for
+/// them as a new process would each time: a login in another terminal, or a changed file, counts.
+///
+/// A call ends within half a minute, ResumeSession within ten seconds. Where there are no good credentials it waits for
+/// them first: ten seconds, StartSession a minute.
 pub struct Aws {
     client: aws_sdk_ssm::Client,
-    credentials: Arc<CachedCredentials>,
+    credentials: CachedCredentials,
     exchange: Exchange,
     region: String,
     profile: Option<String>,
@@ -90,20 +102,17 @@ impl Aws {
         if let Some(profile) = chosen.filter(|name| !name.is_empty()) {
             check_profile(&profile, profiles().await)?;
         }
-        let mut loader = loader();
+        // The SDK's own lookup, which looks but once, is replaced below.
+        let mut loader = loader().no_credentials();
         if let Some(region) = &options.region {
             loader = loader.region(Region::new(region.clone()));
         }
         if let Some(profile) = &options.profile {
             loader = loader.profile_name(profile);
         }
-        let mut config = loader.load().await;
-        if let Some(profile) = &options.profile {
-            config = config
-                .to_builder()
-                .credentials_provider(SharedCredentialsProvider::new(credentials::of_profile(profile, &config)))
-                .build();
-        }
+        let config = loader.load().await;
+        let lookup = Lookup::new(options.profile.as_deref(), &config);
+        let config = config.into_builder().credentials_provider(SharedCredentialsProvider::new(lookup)).build();
         if options.profile.is_none() {
             options.profile = std::env::var("AWS_PROFILE").ok().filter(|name| !name.is_empty());
         }
@@ -120,14 +129,13 @@ impl Aws {
         let region = usable_region(region, options.profile.as_deref())?.to_owned();
 
         let exchange = Exchange::new(config.time_source().unwrap_or_default());
-        let credentials = Arc::new(CachedCredentials::new(config.credentials_provider(), exchange.clone()));
-        let provider: Arc<dyn ProvideCredentials> = Arc::clone(&credentials) as _;
+        let credentials = CachedCredentials::new(config.credentials_provider(), exchange.clone());
 
         let mut ssm = Builder::from(config)
             .region(Region::new(region.clone()))
             .timeout_config(timeouts())
             // One cache for calls and signatures: ours.
-            .credentials_provider(SharedCredentialsProvider::from(provider))
+            .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
             .identity_cache(IdentityCache::no_cache())
             .endpoint_resolver(CheckedEndpoint::default())
             .interceptor(exchange.clone());
@@ -172,13 +180,33 @@ fn loader() -> ConfigLoader {
 }
 
 fn timeouts() -> TimeoutConfig {
-    TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT).build()
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(OPERATION_TIMEOUT)
+        .build()
 }
 
 /// StartSession is not idempotent: a try that is given up may have started a session that nobody knows of, and the next
 /// try another one. So it is not given up before the whole call is.
-fn without_attempt_timeout() -> TimeoutConfig {
-    TimeoutConfig::builder().disable_operation_attempt_timeout().operation_timeout(OPERATION_TIMEOUT).build()
+fn start_override() -> Builder {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .disable_operation_attempt_timeout()
+        .operation_timeout(OPERATION_TIMEOUT)
+        .build();
+    Builder::new().timeout_config(timeouts)
+}
+
+/// ResumeSession is tried by its caller for as long as the session may live, with a back-off that knows of all attempts:
+/// one try here, which ends soon.
+fn resume_override() -> Builder {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(ATTEMPT_TIMEOUT)
+        .build();
+    Builder::new().timeout_config(timeouts).retry_config(RetryConfig::disabled())
 }
 
 const LOADING: Call<'static> = Call { operation: "loading", resource: "the AWS configuration" };

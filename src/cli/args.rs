@@ -12,6 +12,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use crate::proto::limits;
+
 /// The longest time that an option takes: a day. What is meant to last longer is meant to be something else.
 const SECONDS_MAX: f64 = 86_400.0;
 
@@ -53,8 +55,8 @@ Exit status:
   4    no credentials, or expired ones
   5    access denied
   6    the target does not exist, is not connected, or cannot serve the document
-  7    the SSM session was lost or ended by the service
-  129  SIGHUP, 130 SIGINT (Ctrl-C), 143 SIGTERM
+  7    the service ended the SSM session before it was ready
+  128+n  signal n: 129 SIGHUP, 130 SIGINT (Ctrl-C), 131 SIGQUIT, 143 SIGTERM
 
 Environment:
   SSMFWD_TARGET stands for --target, and so on; a flag wins over its variable
@@ -121,7 +123,23 @@ pub(super) struct Args {
     #[arg(value_parser = some_seconds, allow_negative_numbers = true)]
     pub(super) connect_timeout: Duration,
 
-    /// How often the data channel is probed; after two silent intervals it is given up
+    /// How long new connections wait while a session is brought back, after that they are refused; 0: at once
+    #[arg(long, value_name = "SECONDS", env = "SSMFWD_RECONNECT_WINDOW", hide_env_values = true, default_value = "60")]
+    #[arg(value_parser = seconds, allow_negative_numbers = true)]
+    pub(super) reconnect_window: Duration,
+
+    /// How long data may go unacknowledged by a silent agent until another session replaces this one; 10 at least
+    #[arg(long, value_name = "SECONDS", env = "SSMFWD_STALL_TIMEOUT", hide_env_values = true, default_value = "300")]
+    #[arg(value_parser = stall_seconds, allow_negative_numbers = true)]
+    pub(super) stall_timeout: Duration,
+
+    /// How often an idle session shows a sign of life, so that the service's idle timeout does not end it [default: off,
+    /// because the account's policy wants idle sessions to end]
+    #[arg(long, value_name = "SECONDS", env = "SSMFWD_KEEP_ALIVE", hide_env_values = true)]
+    #[arg(value_parser = some_seconds, allow_negative_numbers = true)]
+    pub(super) keep_alive: Option<Duration>,
+
+    /// How often the data channel is probed; after two silent intervals the program reconnects
     #[arg(long, value_name = "SECONDS", env = "SSMFWD_PING_INTERVAL", hide_env_values = true, default_value = "20")]
     #[arg(value_parser = some_seconds, allow_negative_numbers = true)]
     pub(super) ping_interval: Duration,
@@ -218,6 +236,15 @@ fn some_seconds(text: &str) -> Result<Duration, String> {
     seconds(text).and_then(|time| if time.is_zero() { Err("must be more than 0".into()) } else { Ok(time) })
 }
 
+/// Before ten seconds a silent agent is not even said to be silent (`proto::limits::STALLED`).
+fn stall_seconds(text: &str) -> Result<Duration, String> {
+    let least = limits::STALLED;
+    seconds(text).and_then(|time| match time < least {
+        true => Err(format!("must be {} or more", least.as_secs())),
+        false => Ok(time),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +267,9 @@ mod tests {
         assert_eq!(args.linger, Duration::from_secs(5));
         assert_eq!(args.connect_timeout, Duration::from_secs(30));
         assert_eq!(args.ping_interval, Duration::from_secs(20));
+        assert_eq!(args.reconnect_window, Duration::from_secs(60));
+        assert_eq!(args.stall_timeout, Duration::from_secs(300));
+        assert_eq!(args.keep_alive, None);
         assert_eq!((args.output, args.log_format), (Format::Text, Format::Text));
         assert_eq!((args.verbose, args.quiet), (0, false));
     }
@@ -249,12 +279,14 @@ mod tests {
         let args = args(
             "1:2 3:4 --target mi-0a --profile p --region r --endpoint-url http://h --document d --parameter a=b \
              --parameter a=c --reason why --max-connections 7 --linger 0.5 --connect-timeout 1 --ping-interval 2 \
-             --output json --log-format json -vv",
+             --reconnect-window 0 --stall-timeout 10 --keep-alive 0.5 --output json --log-format json -vv",
         )
         .expect("valid arguments");
         assert_eq!(args.forwards, ["1:2", "3:4"]);
         assert_eq!(args.parameters, ["a=b", "a=c"]);
         assert_eq!(args.linger, Duration::from_millis(500));
+        assert_eq!((args.reconnect_window, args.stall_timeout), (Duration::ZERO, Duration::from_secs(10)));
+        assert_eq!(args.keep_alive, Some(Duration::from_millis(500)));
         assert_eq!((args.max_connections.get(), args.verbose), (7, 2));
         assert_eq!((args.output, args.log_format), (Format::Json, Format::Json));
     }
@@ -270,6 +302,10 @@ mod tests {
             "1:2 --linger 1e9",
             "1:2 --connect-timeout 0",
             "1:2 --ping-interval 0",
+            "1:2 --keep-alive 0",
+            "1:2 --reconnect-window x",
+            "1:2 --stall-timeout 9.9",
+            "1:2 --stall-timeout 1e9",
             "1:2 --max-connections 0",
             "1:2 --output yaml",
             "1:2 --sessions 4",
@@ -281,7 +317,14 @@ mod tests {
 
     #[test]
     fn a_negative_time_is_told_what_is_expected() {
-        for option in ["--linger", "--connect-timeout", "--ping-interval"] {
+        for option in [
+            "--linger",
+            "--connect-timeout",
+            "--ping-interval",
+            "--reconnect-window",
+            "--stall-timeout",
+            "--keep-alive",
+        ] {
             let text = args(&format!("1:2 {option} -1")).expect_err("negative").to_string();
             assert!(text.contains("expected a number of seconds"), "{text}");
         }

@@ -44,7 +44,8 @@ struct Queue {
     lines: VecDeque<(To, String)>,
     /// The thread holds a line.
     writing: bool,
-    dropped: u64,
+    dropped_events: u64,
+    dropped_lines: u64,
     closed: bool,
 }
 
@@ -69,14 +70,20 @@ impl Console {
         self.shared.filled.notify_one();
     }
 
-    /// Writes a line unless too many wait. The line is made with the number of lines dropped since the last one.
+    /// Writes a line unless too many wait. The line is made with the number of lines for its side that were dropped
+    /// since the last one.
     pub(super) fn spare_line(&self, to: To, line: impl FnOnce(u64) -> String) {
         let mut queue = self.shared.lock();
-        if queue.lines.len() >= QUEUE_MAX {
-            queue.dropped += 1;
+        let is_full = queue.lines.len() >= QUEUE_MAX;
+        let dropped = match to {
+            To::Stdout => &mut queue.dropped_events,
+            To::Stderr => &mut queue.dropped_lines,
+        };
+        if is_full {
+            *dropped += 1;
             return;
         }
-        let dropped = std::mem::take(&mut queue.dropped);
+        let dropped = std::mem::take(dropped);
         queue.lines.push_back((to, line(dropped)));
         drop(queue);
         self.shared.filled.notify_one();
@@ -233,6 +240,8 @@ pub(super) mod tests {
         assert!(console.shared.lock().lines.len() <= QUEUE_MAX + 1);
         drop(release);
         console.flush();
+        // What is said to people does not use up what programs are to know.
+        console.spare_line(To::Stderr, |dropped| format!("dropped {dropped}"));
         console.spare_line(To::Stdout, |dropped| format!("dropped {dropped}"));
         console.flush();
         let text = page.text();

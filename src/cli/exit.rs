@@ -17,12 +17,20 @@ pub(super) enum Exit {
     Denied,
     /// The target does not exist, is not connected, or cannot serve the document.
     Target,
-    /// The SSM session was lost or ended by the service.
+    /// The service ended the SSM session before it was ready.
     Lost,
     /// SIGHUP.
     HangUp,
     /// SIGINT.
     Interrupt,
+    /// SIGQUIT.
+    Quit,
+    /// SIGUSR1.
+    User1,
+    /// SIGUSR2.
+    User2,
+    /// SIGALRM.
+    Alarm,
     /// SIGTERM.
     Terminate,
 }
@@ -40,6 +48,10 @@ impl Exit {
             Self::Lost => 7,
             Self::HangUp => 129,
             Self::Interrupt => 130,
+            Self::Quit => 131,
+            Self::User1 => 138,
+            Self::User2 => 140,
+            Self::Alarm => 142,
             Self::Terminate => 143,
         }
     }

@@ -12,10 +12,12 @@ mod clock;
 mod console;
 mod events;
 mod exit;
+mod forward_reporter;
 mod grammar;
 mod logging;
 mod plan;
 mod report;
+mod reporter;
 mod run;
 mod signals;
 

@@ -23,6 +23,9 @@ pub(super) struct Plan {
     pub(super) options: ForwarderOptions,
     pub(super) connect_timeout: Duration,
     pub(super) ping_interval: Duration,
+    pub(super) stall_timeout: Duration,
+    /// `None`: the service may end an idle session.
+    pub(super) keep_alive: Option<Duration>,
 }
 
 /// One forward with its target and what StartSession is asked for.
@@ -38,6 +41,8 @@ pub(super) struct Access {
     pub(super) profile: Option<String>,
     pub(super) region: Option<String>,
     pub(super) endpoint_url: Option<String>,
+    /// The keys are those of the environment: no login and no file changes them while the program runs.
+    pub(super) keys_in_environment: bool,
 }
 
 impl PlannedForward {
@@ -88,10 +93,21 @@ impl Plan {
         }
         Ok(Self {
             forwards,
-            access: Access { profile: given(&args.profile), region: given(&args.region), endpoint_url },
-            options: ForwarderOptions { max_connections: args.max_connections, linger: args.linger },
+            access: Access {
+                profile: given(&args.profile),
+                region: given(&args.region),
+                endpoint_url,
+                ..Access::default()
+            },
+            options: ForwarderOptions {
+                max_connections: args.max_connections,
+                linger: args.linger,
+                reconnect_window: args.reconnect_window,
+            },
             connect_timeout: args.connect_timeout,
             ping_interval: args.ping_interval,
+            stall_timeout: args.stall_timeout,
+            keep_alive: args.keep_alive,
         })
     }
 }
@@ -246,13 +262,20 @@ mod tests {
     }
 
     #[test]
+    fn times_are_passed_on() {
+        let words = ["1:2", "-t", "i-0a", "--reconnect-window", "0", "--stall-timeout", "10", "--keep-alive", "9"];
+        let plan = plan(&words).expect("a valid plan");
+        assert_eq!((plan.options.reconnect_window, plan.stall_timeout), (Duration::ZERO, Duration::from_secs(10)));
+        assert_eq!(plan.keep_alive, Some(Duration::from_secs(9)));
+    }
+
+    #[test]
     fn access_is_passed_on_and_empty_texts_are_none() {
         let words = ["1:2", "-t", "i-0a", "--profile", "p", "--region", "", "--parameter", ""];
         let words = [&words[..], &["--endpoint-url", "http://127.0.0.1:1"]].concat();
         let access = plan(&words).expect("a valid plan").access;
-        let expected =
-            Access { profile: Some("p".into()), region: None, endpoint_url: Some("http://127.0.0.1:1".into()) };
-        assert_eq!(access, expected);
+        assert_eq!((access.profile.as_deref(), access.region), (Some("p"), None));
+        assert_eq!(access.endpoint_url.as_deref(), Some("http://127.0.0.1:1"));
     }
 
     #[test]

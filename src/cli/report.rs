@@ -17,9 +17,6 @@ use crate::{
 /// What helps when something takes too long, or tells what it is.
 const MORE_TIME: &str = "allow more time with --connect-timeout, or see where it stops with -v";
 
-/// How the text of a websocket that was closed in good order begins, as against one that broke.
-const CLOSED_BY_GATEWAY: &str = "the gateway closed the websocket";
-
 /// How the text of a handshake begins that only the destination can have held up: in basic mode the agent acknowledges
 /// the first bytes once it is connected there.
 const NO_DESTINATION: &str = "the agent acknowledges no data";
@@ -148,22 +145,26 @@ impl Report {
         hint.into_iter().fold(report, Self::with_hint)
     }
 
-    /// A session that ended after it was ready, without having been asked to.
-    pub(super) fn lost(reason: &CloseReason, forward: &PlannedForward) -> Self {
-        let report = Self::new(Exit::Lost, format!("the session of {} ended", forward.name())).caused_by(reason);
-        match reason.initiator {
-            Initiator::Service => report.with_hint(
-                "an idle timeout, the maximum duration or an administrator ends sessions: start ssmfwd again",
-            ),
-            Initiator::Transport => report.with_hint(match &reason.cause {
-                Cause::ConnectionLost(text) if text.starts_with(CLOSED_BY_GATEWAY) => {
-                    "the service closes each websocket about hourly; start ssmfwd again"
-                }
-                _ => "start ssmfwd again when the network is back",
-            }),
-            Initiator::Us | Initiator::Library | Initiator::Agent => report,
-        }
+    /// A session that was lost for good: no other one can be started in its place.
+    pub(super) fn not_replaced(error: &ConnectError, forward: &PlannedForward, access: &Access) -> Self {
+        let report = Self::connect(error, forward, access);
+        Self { error: printable(&format!("no new session for {}", forward.name())), ..report }
     }
+}
+
+/// An error and those below it, in one line.
+pub(super) fn in_one_line(error: &(dyn Error + 'static)) -> String {
+    Report::new(Exit::Failure, "").caused_by(error).causes.join(": ")
+}
+
+/// What helps when credentials have expired under a tunnel.
+pub(super) fn renewal_hint(access: &Access) -> String {
+    if access.keys_in_environment {
+        return "the keys come from the environment, which is read only once: set new ones and start ssmfwd again"
+            .into();
+    }
+    let login = login_command(access);
+    format!("log in with `{login}`, or put new keys into the file they come from: the tunnel goes on by itself then")
 }
 
 fn exit_of(kind: ControlErrorKind) -> Exit {
@@ -183,14 +184,14 @@ fn exit_of(kind: ControlErrorKind) -> Exit {
     }
 }
 
-/// A session that was closed before it was ready: by the agent, it cannot serve the document.
+/// A session that was closed before it was ready. If the agent did it, it cannot serve the document.
 fn closed_early(reason: &CloseReason) -> (Exit, Option<String>) {
     match (reason.initiator, &reason.cause) {
+        (Initiator::Service, _) => (Exit::Lost, None),
         (Initiator::Agent, _) | (_, Cause::ChannelClosed(_)) => {
             let hint = "the agent refused: its version, the document or the destination does not allow this";
             (Exit::Target, Some(hint.into()))
         }
-        (Initiator::Service, _) => (Exit::Lost, None),
         (_, Cause::Timeout(what)) if what.starts_with(NO_DESTINATION) => {
             (Exit::Failure, Some("check that the destination listens and is reachable from the target".into()))
         }
@@ -208,7 +209,13 @@ fn control_hint(error: &ControlError, forward: Option<&PlannedForward>, access: 
         ControlErrorKind::NoCredentials => {
             format!("log in with `{}`, or name a profile with --profile", login_command(access))
         }
-        ControlErrorKind::ExpiredCredentials => format!("log in again, as with `{}`", login_command(access)),
+        ControlErrorKind::ExpiredCredentials if access.keys_in_environment => {
+            "the keys come from the environment (AWS_ACCESS_KEY_ID): set new ones, or name a profile with --profile"
+                .into()
+        }
+        ControlErrorKind::ExpiredCredentials => {
+            format!("log in again, as with `{}`, or put new keys into the file they come from", login_command(access))
+        }
         ControlErrorKind::ClockSkew => "set the clock of this machine: signatures are good for minutes".into(),
         ControlErrorKind::NoRegion => "name a region with --region eu-west-1, AWS_REGION, or in the profile".into(),
         ControlErrorKind::AccessDenied => match (error.operation, forward) {
@@ -322,7 +329,7 @@ mod tests {
     }
 
     fn access() -> Access {
-        Access { profile: Some("dev".into()), region: Some("eu-west-1".into()), endpoint_url: None }
+        Access { profile: Some("dev".into()), region: Some("eu-west-1".into()), ..Access::default() }
     }
 
     fn control(kind: ControlErrorKind, operation: &'static str) -> ConnectError {
@@ -345,7 +352,7 @@ mod tests {
         assert_eq!(
             text,
             "error: no session for 1:db:2\n  caused by: StartSession of i-0a failed: no\n  caused by: deeper\n\n\
-             hint: log in again, as with `aws sso login --profile dev`"
+             hint: log in again, as with `aws sso login --profile dev`, or put new keys into the file they come from"
         );
         assert_eq!(Report::usage("no").to_string(), "error: no");
     }
@@ -431,9 +438,10 @@ mod tests {
                 Exit::Target,
             ),
             (
-                closed(Initiator::Service, Cause::ChannelClosed("Plugin with name Port is not supported".into())),
+                closed(Initiator::Agent, Cause::ChannelClosed("Plugin with name Port is not supported".into())),
                 Exit::Target,
             ),
+            (closed(Initiator::Service, Cause::ChannelClosed("maintenance".into())), Exit::Lost),
             (closed(Initiator::Transport, Cause::ConnectionLost("gone".into())), Exit::Failure),
             (closed(Initiator::Library, Cause::Protocol("nonsense".into())), Exit::Failure),
             (ConnectError::TimedOut(std::time::Duration::from_secs(30)), Exit::Failure),
@@ -445,23 +453,38 @@ mod tests {
             let report = connect(&error);
             assert_eq!(report.exit, exit, "{error}");
             assert_eq!(report.causes.first(), Some(&error.to_string()));
+            let blames_agent = report.hint.is_some_and(|hint| hint.contains("the agent refused"));
+            assert_eq!(blames_agent, exit == Exit::Target, "{error}");
         }
     }
 
     #[test]
-    fn a_lost_session_says_who_ended_it() {
-        let reason = CloseReason::new(Initiator::Service, Cause::ChannelClosed(String::new()));
-        let report = Report::lost(&reason, &forward("1:db:2", "i-0a"));
-        assert_eq!(report.exit, Exit::Lost);
-        assert_eq!(report.causes, [reason.to_string()]);
-        assert!(report.hint.is_some());
-
-        for (text, hint) in [("the gateway closed the websocket with 1000 Bye", "hourly"), ("reset by peer", "network")]
-        {
-            let reason = CloseReason::new(Initiator::Transport, Cause::ConnectionLost(text.into()));
-            let report = Report::lost(&reason, &forward("1:db:2", "i-0a"));
-            assert!(report.hint.is_some_and(|given| given.contains(hint)), "{text}");
+    fn a_login_is_not_asked_for_where_it_cannot_help() {
+        let keys_in_environment = Access { keys_in_environment: true, ..access() };
+        let error = control(ControlErrorKind::ExpiredCredentials, "StartSession");
+        let at_start = Report::connect(&error, &forward("1:db:2", "i-0a"), &keys_in_environment);
+        for hint in [renewal_hint(&keys_in_environment), at_start.hint.unwrap_or_default()] {
+            assert!(hint.contains("environment") && hint.contains("set new ones") && !hint.contains("login"), "{hint}");
         }
+        assert!(renewal_hint(&access()).contains("aws sso login --profile dev"));
+        assert!(renewal_hint(&access()).contains("into the file"));
+    }
+
+    #[test]
+    fn a_session_that_cannot_be_replaced_has_the_status_of_why() {
+        for (kind, exit) in
+            [(ControlErrorKind::AccessDenied, Exit::Denied), (ControlErrorKind::InvalidDocument, Exit::Target)]
+        {
+            let report = Report::not_replaced(&control(kind, "StartSession"), &forward("1:db:2", "i-0a"), &access());
+            assert_eq!((report.exit, &report.error[..]), (exit, "no new session for 1:db:2"));
+            assert!(report.hint.is_some());
+        }
+    }
+
+    #[test]
+    fn a_chain_fits_in_a_line() {
+        let ConnectError::Control(error) = control(ControlErrorKind::Service, "StartSession") else { unreachable!() };
+        assert_eq!(in_one_line(&error), "StartSession of i-0a failed: no: deeper");
     }
 
     #[test]

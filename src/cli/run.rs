@@ -3,8 +3,11 @@
 //! ```text
 //! plan ─▶ bind all ─▶ AWS ─▶ connect all ─▶ ready ─▶ serve ─▶ drain ─▶ exit status
 //!          │           │      │  a failure or a signal: cancel the others, wait until they are ended
-//!          3         2, 4     1, 4, 5, 6                 7 or the signal
+//!          3         2, 4     1, 4, 5, 6, 7              the signal, or 5, 6
 //! ```
+//!
+//! A session that is lost while serving is the forward's business: it ends the program only when no other one can be
+//! started in its place.
 
 use std::{pin::pin, process::ExitCode, sync::Arc};
 
@@ -18,18 +21,18 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args::Args,
     console::Console,
-    events::{By, Reporter},
+    events::By,
     exit::Exit,
     logging,
     plan::{Access, Plan, PlannedForward},
     report::Report,
+    reporter::Reporter,
     signals::{Signal, Signals},
 };
 use crate::{
     aws::{Aws, AwsOptions},
-    forward::{Connector, Forwarder, SessionConnector, Tunnel},
-    proto::{CloseReason, Initiator},
-    session::{ConnectError, ControlError, Dialer, SessionOptions},
+    forward::{Connector, ForwardEnd, Forwarder, SessionConnector, Tunnel},
+    session::{ConnectError, ControlError, Dialer, SessionOptions, watch_for_wake},
 };
 
 /// Why a run is over.
@@ -103,17 +106,18 @@ async fn run(mut plan: Plan, reporter: &Arc<Reporter>) -> Over {
         signal = signals.next() => return Over::Signal(signal),
     };
     match connector {
-        Ok(connector) => forward_all(&plan, forwarders, &connector, &mut signals, reporter, started).await,
+        Ok(connector) => {
+            reporter.uses(&plan.access);
+            forward_all(&plan, forwarders, Arc::new(connector), &mut signals, reporter, started).await
+        }
         Err(report) => Over::Failed(report),
     }
 }
 
 fn bind_all(plan: &Plan, reporter: &Arc<Reporter>) -> Result<Vec<Forwarder>, Report> {
     let bind = |forward: &PlannedForward| {
-        let observer = {
-            let (reporter, forward) = (reporter.clone(), forward.clone());
-            Arc::new(move |event| reporter.forward(&forward, &event))
-        };
+        let reporter = reporter.of(forward);
+        let observer = Arc::new(move |event| reporter.tell(&event));
         Forwarder::bind(&forward.spec, plan.options.clone(), observer).map_err(|error| Report::bind(&error))
     };
     plan.forwards.iter().map(bind).collect()
@@ -121,6 +125,9 @@ fn bind_all(plan: &Plan, reporter: &Arc<Reporter>) -> Result<Vec<Forwarder>, Rep
 
 /// What starts the sessions. Completes the plan with what the AWS configuration says: hints need it.
 async fn connector(plan: &mut Plan) -> Result<SessionConnector, Report> {
+    // Without --profile, the keys of the environment come first.
+    let has_keys = std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|id| !id.is_empty());
+    plan.access.keys_in_environment = plan.access.profile.is_none() && has_keys;
     let Ok(control) = time::timeout(plan.connect_timeout, control_plane(&plan.access)).await else {
         return Err(Report::new(Exit::Failure, "the AWS configuration could not be read in time"));
     };
@@ -133,6 +140,9 @@ async fn connector(plan: &mut Plan) -> Result<SessionConnector, Report> {
     let options = SessionOptions {
         ping_interval: plan.ping_interval,
         connect_timeout: plan.connect_timeout,
+        stall_timeout: plan.stall_timeout,
+        keep_alive: plan.keep_alive,
+        wake: Some(watch_for_wake()),
         ..SessionOptions::default()
     };
     Ok(SessionConnector { control: Arc::new(control), dialer: Arc::new(dialer), options })
@@ -141,12 +151,12 @@ async fn connector(plan: &mut Plan) -> Result<SessionConnector, Report> {
 async fn forward_all<C: Connector>(
     plan: &Plan,
     forwarders: Vec<Forwarder>,
-    connector: &C,
+    connector: Arc<C>,
     signals: &mut Signals,
     reporter: &Arc<Reporter>,
     started: Instant,
 ) -> Over {
-    let tunnels = match connect_all(plan, &forwarders, connector, signals, reporter).await {
+    let tunnels = match connect_all(plan, &forwarders, &*connector, signals, reporter).await {
         Ok(tunnels) => tunnels,
         Err(over) => return over,
     };
@@ -156,7 +166,7 @@ async fn forward_all<C: Connector>(
         ready.push((forward, forwarder.addresses()));
     }
     reporter.ready(&ready, started.elapsed());
-    serve_all(plan, forwarders.into_iter().zip(tunnels), signals, reporter).await
+    serve_all(plan, forwarders.into_iter().zip(tunnels), &connector, signals, reporter).await
 }
 
 /// Starts all sessions at once. All of them, or none: before ready, every failure ends everything.
@@ -175,15 +185,15 @@ async fn connect_all<C: Connector>(
         signal = signals.next() => {
             reporter.stopping(signal);
             cancel.cancel();
-            (signals.unless_interrupted(connecting).await, Some(signal))
+            (finish(connecting, signals, reporter).await, Some(signal))
         }
     };
 
     let mut tunnels = Vec::with_capacity(forwarders.len());
     let mut failure = None;
-    for (forward, connected) in plan.forwards.iter().zip(connected.unwrap_or_default()) {
+    for ((forward, forwarder), connected) in plan.forwards.iter().zip(forwarders).zip(connected.unwrap_or_default()) {
         match connected {
-            Ok(tunnel) => tunnels.push(tunnel),
+            Ok(tunnel) => tunnels.push((forwarder, tunnel)),
             // Another one failed, or a signal came.
             Err(ConnectError::Cancelled) => {}
             Err(error) => failure = failure.or_else(|| Some(Report::connect(&error, forward, &plan.access))),
@@ -192,11 +202,23 @@ async fn connect_all<C: Connector>(
     let over = match (signal, failure) {
         (Some(signal), _) => Over::Signal(signal),
         (None, Some(report)) => Over::Failed(report),
-        (None, None) if tunnels.len() == forwarders.len() => return Ok(tunnels),
+        (None, None) if tunnels.len() == forwarders.len() => {
+            return Ok(tunnels.into_iter().map(|(_, tunnel)| tunnel).collect());
+        }
         (None, None) => Over::Failed(Report::new(Exit::Failure, "cancelled")),
     };
-    signals.unless_interrupted(join_all(tunnels.iter().map(Tunnel::close))).await;
+    let discarding = tunnels.into_iter().map(|(forwarder, tunnel)| forwarder.discard(tunnel));
+    finish(join_all(discarding), signals, reporter).await;
     Err(over)
+}
+
+/// Brings to its end what ends sessions, unless somebody is in a hurry.
+async fn finish<F: Future>(work: F, signals: &mut Signals, reporter: &Reporter) -> Option<F::Output> {
+    let output = signals.unless_interrupted(work).await;
+    if output.is_none() {
+        reporter.leaving();
+    }
+    output
 }
 
 /// Starts one session. Its failure cancels the others.
@@ -212,18 +234,19 @@ async fn connect<C: Connector>(
     connected
 }
 
-/// Serves until a signal comes or a session ends, then ends everything.
-async fn serve_all<T: Tunnel>(
+/// Serves until a signal comes or a forward fails for good, then ends everything.
+async fn serve_all<C: Connector>(
     plan: &Plan,
-    forwards: impl Iterator<Item = (Forwarder, T)>,
+    forwards: impl Iterator<Item = (Forwarder, C::Tunnel)>,
+    connector: &Arc<C>,
     signals: &mut Signals,
     reporter: &Reporter,
 ) -> Over {
     let drain = CancellationToken::new();
     let mut running = JoinSet::new();
-    for (index, (forwarder, tunnel)) in forwards.enumerate() {
-        let drain = drain.clone();
-        running.spawn(async move { (index, forwarder.run(tunnel, drain).await) });
+    for (index, ((forwarder, tunnel), forward)) in forwards.zip(&plan.forwards).enumerate() {
+        let (connector, request, drain) = (connector.clone(), forward.request.clone(), drain.clone());
+        running.spawn(async move { (index, forwarder.run(connector, request, tunnel, drain).await) });
     }
     let mut ends = Ends::default();
     let signal = tokio::select! {
@@ -242,26 +265,26 @@ async fn serve_all<T: Tunnel>(
             ends.note(end);
         }
     };
-    signals.unless_interrupted(all_ended).await;
+    finish(all_ended, signals, reporter).await;
     match (signal, ends.first) {
         (Some(signal), _) => Over::Signal(signal),
-        (None, Some((index, reason))) => Over::Failed(Report::lost(&reason, &plan.forwards[index])),
+        (None, Some((index, error))) => Over::Failed(Report::not_replaced(&error, &plan.forwards[index], &plan.access)),
         (None, None) => Over::Failed(Report::new(Exit::Failure, "a forward failed: this is a bug in ssmfwd")),
     }
 }
 
-/// Sessions that ended without having been asked to: the first in command order decides.
+/// Forwards that failed for good: the first in command order decides.
 #[derive(Default)]
 struct Ends {
-    first: Option<(usize, CloseReason)>,
+    first: Option<(usize, ConnectError)>,
 }
 
 impl Ends {
-    fn note(&mut self, end: Result<(usize, CloseReason), JoinError>) {
+    fn note(&mut self, end: Result<(usize, ForwardEnd), JoinError>) {
         match end {
-            Ok((_, reason)) if reason.initiator == Initiator::Us => {}
+            Ok((_, ForwardEnd::Stopped)) => {}
             Ok((index, _)) if self.first.as_ref().is_some_and(|(first, _)| *first < index) => {}
-            Ok(end) => self.first = Some(end),
+            Ok((index, ForwardEnd::Failed(error))) => self.first = Some((index, error)),
             // A panic: its message is on stderr already.
             Err(error) => tracing::error!(%error, "a forward failed"),
         }

@@ -22,6 +22,14 @@ pub(super) enum Signal {
     Terminate,
     /// SIGHUP: the terminal is gone.
     HangUp,
+    /// SIGQUIT, Ctrl-\.
+    Quit,
+    /// SIGUSR1, which like the next two means nothing here but would end the program and leave its sessions behind.
+    User1,
+    /// SIGUSR2.
+    User2,
+    /// SIGALRM.
+    Alarm,
 }
 
 impl Signal {
@@ -30,6 +38,10 @@ impl Signal {
             Self::Interrupt => Exit::Interrupt,
             Self::Terminate => Exit::Terminate,
             Self::HangUp => Exit::HangUp,
+            Self::Quit => Exit::Quit,
+            Self::User1 => Exit::User1,
+            Self::User2 => Exit::User2,
+            Self::Alarm => Exit::Alarm,
         }
     }
 
@@ -38,6 +50,10 @@ impl Signal {
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
             Self::HangUp => "SIGHUP",
+            Self::Quit => "SIGQUIT",
+            Self::User1 => "SIGUSR1",
+            Self::User2 => "SIGUSR2",
+            Self::Alarm => "SIGALRM",
         }
     }
 }
@@ -99,6 +115,10 @@ fn listen(sender: &mpsc::Sender<Signal>) -> io::Result<()> {
         (SignalKind::interrupt(), Signal::Interrupt),
         (SignalKind::terminate(), Signal::Terminate),
         (SignalKind::hangup(), Signal::HangUp),
+        (SignalKind::quit(), Signal::Quit),
+        (SignalKind::user_defined1(), Signal::User1),
+        (SignalKind::user_defined2(), Signal::User2),
+        (SignalKind::alarm(), Signal::Alarm),
     ] {
         if meaning == Signal::HangUp && ignores_hang_up {
             continue;

@@ -1,9 +1,19 @@
 //! What a forwarder tells: typed, without text for people.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use super::LocalAddress;
-use crate::{proto::CloseReason, session::SessionEvent};
+use tokio_util::sync::CancellationToken;
+
+use super::{Connector, LocalAddress};
+use crate::{
+    proto::{Cause, CloseReason, Initiator},
+    session::{self, ConnectError, SessionEvent, SessionId, StartRequest},
+};
 
 /// Told everything that happens, from whichever task it happens in: must not block.
 pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
@@ -14,14 +24,19 @@ pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
 pub enum Event {
     /// A local address is bound. One event per address.
     Listening(LocalAddress),
-    /// Something happened in the SSM session.
-    Session(SessionEvent),
+    /// Something happened in an SSM session; first of all that it was started.
+    Session {
+        /// Which: a stalled one lives on beside the one that serves new connections.
+        session: SessionId,
+        /// What.
+        event: SessionEvent,
+    },
     /// A local program connected.
     ConnectionOpened {
         /// Who.
         peer: Peer,
     },
-    /// A local connection is over, and so is its stream.
+    /// A local connection is over: told just before its socket is closed or reset.
     ConnectionClosed {
         /// Who.
         peer: Peer,
@@ -41,8 +56,83 @@ pub enum Event {
     },
     /// A connection could not be accepted for want of descriptors or memory: tried again a little later.
     AcceptFailed(String),
-    /// The session is over. Always the last event.
-    SessionEnded(CloseReason),
+    /// A session is over: told once for each that was told to be started, also if it never got ready. Its connections
+    /// are being reset, but for those whose stream had ended before it: they get the rest of what they were sent. What
+    /// follows is [`Self::Dormant`], attempts to replace it, or nothing if it served no new connections any more.
+    SessionEnded {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A session has taken the place of one that was lost.
+    SessionReplaced {
+        /// The new one.
+        session: SessionId,
+        /// The one that was lost.
+        replaces: SessionId,
+        /// Why the one before was lost.
+        reason: CloseReason,
+    },
+    /// The session was not lost, but ended, by the service or the agent: the next connection starts another, and nothing
+    /// else does.
+    Dormant {
+        /// Why.
+        reason: CloseReason,
+        /// The session was one of a single connection, which it has carried to its end: nothing to tell people.
+        fulfilled: bool,
+    },
+    /// New connections are refused from now on, because the reconnect window has closed: told at the first that is, and
+    /// once for each outage.
+    WindowClosed {
+        /// How long nothing could be carried until then.
+        outage: Duration,
+    },
+    /// No session could be started. Attempts go on: for ever if a session was lost, else while a connection waits.
+    StartFailed {
+        /// Why not.
+        error: Arc<ConnectError>,
+        /// From 1, in a row.
+        attempt: u32,
+    },
+}
+
+/// Starts a session and tells what happens in it; also its end, if it does not get ready.
+pub(super) async fn start<C: Connector>(
+    connector: &C,
+    request: StartRequest,
+    observer: &Observer,
+    cancel: CancellationToken,
+) -> Result<C::Tunnel, ConnectError> {
+    let started = Arc::<OnceLock<SessionId>>::default();
+    let of_session: session::Observer = Arc::new({
+        let (observer, started) = (observer.clone(), started.clone());
+        move |event| {
+            if let SessionEvent::Started(session) = &event {
+                started.get_or_init(|| session.clone());
+            }
+            // Nothing can happen in it before.
+            if let Some(session) = started.get().cloned() {
+                observer(Event::Session { session, event });
+            }
+        }
+    });
+    let result = connector.connect(request, of_session, cancel).await;
+    if let (Err(error), Some(session)) = (&result, started.get().cloned()) {
+        observer(Event::SessionEnded { session, reason: end_of_start(error) });
+    }
+    result
+}
+
+/// What ended a session that did not get ready.
+fn end_of_start(error: &ConnectError) -> CloseReason {
+    match error {
+        ConnectError::Closed(reason) => reason.clone(),
+        ConnectError::Cancelled => CloseReason::new(Initiator::Us, Cause::Requested),
+        ConnectError::TimedOut(_) => CloseReason::new(Initiator::Library, Cause::Timeout("the start of the session")),
+        ConnectError::Dial(error) => CloseReason::new(Initiator::Transport, Cause::ConnectionLost(error.to_string())),
+        ConnectError::Control(error) => CloseReason::new(Initiator::Library, Cause::Handshake(error.to_string())),
+    }
 }
 
 /// The local end of a connection.
@@ -83,13 +173,15 @@ pub enum ConnectionEnd {
     SessionEnded,
     /// The local program had stopped reading and held up the other connections of the session.
     SlowReader,
+    /// No session could be had for it in time.
+    NoSession,
     /// The forward was stopped under the connection.
     Stopped,
 }
 
 impl ConnectionEnd {
     /// Every one.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::LocalClosed,
         Self::DestinationClosed,
         Self::LingerExpired,
@@ -98,6 +190,7 @@ impl ConnectionEnd {
         Self::Unanswered,
         Self::SessionEnded,
         Self::SlowReader,
+        Self::NoSession,
         Self::Stopped,
     ];
 
@@ -113,6 +206,7 @@ impl ConnectionEnd {
             Self::Unanswered => "unanswered",
             Self::SessionEnded => "session_ended",
             Self::SlowReader => "slow_reader",
+            Self::NoSession => "no_session",
             Self::Stopped => "stopped",
         }
     }

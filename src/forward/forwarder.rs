@@ -1,4 +1,4 @@
-//! One forward: its listeners, its session, and the connections between them.
+//! One forward: its listeners, its sessions, and the connections between them.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -10,18 +10,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Accepted, BindError, Carried, ConnectionEnd, Connector, Event, ForwardSpec, Listeners, LocalAddress, LocalSocket,
-    Observer, Peer, Relay, Tunnel, lingering::Lingering,
+    Observer, Peer, Relay, Tunnel, event,
+    lingering::Lingering,
+    supply::{NoSession, Opened, Source, Supply, supply},
 };
-use crate::{
-    proto::CloseReason,
-    session::{ConnectError, StartRequest},
-};
+use crate::session::{ConnectError, StartRequest};
 
 /// How long connections may go on by themselves when the forward is asked to stop.
 const DRAIN: Duration = Duration::from_secs(1);
-
-/// How long connections have to notice that their session is over, before they are dropped.
-const NOTICE: Duration = Duration::from_secs(1);
 
 /// Settings of a forward.
 #[derive(Debug, Clone)]
@@ -30,6 +26,18 @@ pub struct ForwarderOptions {
     pub max_connections: NonZeroU32,
     /// The linger time of the half-close policy.
     pub linger: Duration,
+    /// How long new connections are held while a lost session is brought back, counted from its loss.
+    pub reconnect_window: Duration,
+}
+
+/// Why a forward is over.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ForwardEnd {
+    /// It was asked to stop.
+    Stopped,
+    /// No session can be had any more: StartSession was denied for a minute, or its document is gone.
+    Failed(ConnectError),
 }
 
 /// A forward with bound listeners.
@@ -68,68 +76,78 @@ impl Forwarder {
         request: StartRequest,
         cancel: CancellationToken,
     ) -> Result<C::Tunnel, ConnectError> {
-        let observer = self.observer.clone();
-        connector.connect(request, Arc::new(move |event| observer(Event::Session(event))), cancel).await
+        event::start(connector, request, &self.observer, cancel).await
     }
 
-    /// Serves connections until the session ends or `drain` fires. The session is over when this returns.
-    pub async fn run<T: Tunnel>(self, tunnel: T, drain: CancellationToken) -> CloseReason {
+    /// Ends a session of [`Self::connect`] that will not be used after all.
+    pub async fn discard<T: Tunnel>(&self, tunnel: T) {
+        let reason = tunnel.close().await;
+        (self.observer)(Event::SessionEnded { session: tunnel.id().clone(), reason });
+    }
+
+    /// Serves connections, with `tunnel` at first, and with sessions of `connector` when it is lost or ended: until
+    /// `drain` fires, or no session can be had any more. All sessions are over when this returns.
+    pub async fn run<C: Connector>(
+        self,
+        connector: Arc<C>,
+        request: StartRequest,
+        tunnel: C::Tunnel,
+        drain: CancellationToken,
+    ) -> ForwardEnd {
         let Self { listeners, options, observer } = self;
-        let permits = options.max_connections.get() as usize;
+        let (abort, stopping) = (CancellationToken::new(), drain.child_token());
+        // Should this future be dropped, its connections are too.
+        let _dropped = abort.clone().drop_guard();
+        let source = Source { connector, request, observer: observer.clone() };
+        let (supply, mut supervisor) = supply(source, tunnel, options.reconnect_window, fastrand::Rng::new());
         let shared = Arc::new(Shared {
-            tunnel,
+            supply,
             observer,
             linger: options.linger,
-            connections: Arc::new(Semaphore::new(permits)),
-            lingering: Arc::new(Lingering::new(drain.clone())),
+            connections: Arc::new(Semaphore::new(options.max_connections.get() as usize)),
+            lingering: Arc::new(Lingering::new(stopping.clone())),
             tasks: TaskTracker::new(),
-            abort: CancellationToken::new(),
-            stopping: drain.clone(),
+            stopping,
+            abort,
         });
-        let reason = {
-            let mut ended = std::pin::pin!(shared.tunnel.closed());
-            tokio::select! {
-                reason = &mut ended => Some(reason),
-                () = drain.cancelled() => None,
-                () = shared.clone().serve(listeners) => None,
-            }
+        let end = tokio::select! {
+            error = supervisor.supply() => ForwardEnd::Failed(error),
+            () = drain.cancelled() => ForwardEnd::Stopped,
+            () = shared.clone().serve(listeners) => ForwardEnd::Stopped,
         };
-        let reason = match reason {
-            Some(reason) => reason,
-            None => {
-                // Connections that linger are hurried, but not cut: the agent acknowledges bytes before the destination
-                // has them, and only its FIN tells that it has. One that goes on is cut with its session.
-                shared.tasks.close();
-                tokio::select! {
-                    _ = time::timeout(DRAIN, shared.tasks.wait()) => {}
-                    _ = shared.tunnel.closed() => {}
-                }
-                shared.tunnel.close().await
-            }
-        };
+
+        // Connections that linger are hurried, but not cut: the agent acknowledges bytes before the destination has
+        // them, and only its FIN tells that it has. One that goes on is cut with its session; one whose session is
+        // over already, and that only waits for its local program, is cut as well.
+        shared.stopping.cancel();
         shared.tasks.close();
-        if time::timeout(NOTICE, shared.tasks.wait()).await.is_err() {
-            shared.abort.cancel();
-            shared.tasks.wait().await;
+        supervisor.stop();
+        let mut ends = Vec::new();
+        tokio::select! {
+            _ = time::timeout(DRAIN, shared.tasks.wait()) => {}
+            () = supervisor.watch(&mut ends) => {}
         }
-        // A session that ended by itself is over for its connections, but the API may still have to be told.
-        shared.tunnel.close().await;
-        (shared.observer)(Event::SessionEnded(reason.clone()));
-        reason
+        supervisor.close(&mut ends).await;
+        shared.abort.cancel();
+        shared.tasks.wait().await;
+        for (session, reason) in ends {
+            (shared.observer)(Event::SessionEnded { session, reason });
+        }
+        end
     }
 }
 
 /// What the connections of a forward share.
 struct Shared<T> {
-    tunnel: T,
+    supply: Supply<T>,
     observer: Observer,
     linger: Duration,
     connections: Arc<Semaphore>,
     lingering: Arc<Lingering>,
     tasks: TaskTracker,
-    /// Drops every connection.
-    abort: CancellationToken,
     stopping: CancellationToken,
+    /// Cuts every connection.
+    abort: CancellationToken,
 }
 
 impl<T: Tunnel> Shared<T> {
@@ -155,31 +173,39 @@ impl<T: Tunnel> Shared<T> {
 
     async fn connection(self: Arc<Self>, accepted: Accepted, permit: OwnedSemaphorePermit) {
         let peer = accepted.peer();
-        let started = Instant::now();
         (self.observer)(Event::ConnectionOpened { peer });
-        let (end, bytes_up, bytes_down) = match accepted {
+        match accepted {
             Accepted::Tcp(socket, _) => {
                 if let Err(error) = socket.set_nodelay(true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY on a local socket");
                 }
-                self.carry(socket, permit).await
+                self.carry(socket, peer, permit).await;
             }
             #[cfg(unix)]
-            Accepted::Unix(socket) => self.carry(socket, permit).await,
-        };
-        self.report(peer, end, bytes_up, bytes_down, started.elapsed());
+            Accepted::Unix(socket) => self.carry(socket, peer, permit).await,
+        }
     }
 
-    /// Carries one connection to its end: how it ended, bytes up and bytes down.
-    async fn carry<L: LocalSocket>(&self, socket: L, permit: OwnedSemaphorePermit) -> (ConnectionEnd, u64, u64) {
-        let mut relay = None;
+    /// Carries one connection to its end. Tells of the end before the local program can see it, so that what it does
+    /// next is told after it.
+    async fn carry<L: LocalSocket>(&self, socket: L, peer: Peer, permit: OwnedSemaphorePermit) {
+        let started = Instant::now();
+        // Until the relay takes over, a failure must not look like an end either.
+        if let Err(error) = socket.set_reset_on_drop(true) {
+            tracing::debug!(%error, "cannot set the linger option of a local socket");
+        }
+        let opened = tokio::select! {
+            biased;
+            opened = self.supply.open() => opened.map_err(|NoSession| ConnectionEnd::NoSession),
+            () = socket.gave_up() => Err(ConnectionEnd::LocalReset),
+        };
+        // The stream goes first: locals are dropped in reverse order.
+        let Opened { stream, lease: _lease } = match opened {
+            Ok(opened) => opened,
+            Err(end) => return self.report(peer, end, 0, 0, started.elapsed()),
+        };
+        let mut relay = Relay::new(socket, stream, self.linger);
         let end = self.abort.run_until_cancelled(async {
-            // Until the relay takes over, a failure must not look like an end either.
-            if let Err(error) = socket.set_reset_on_drop(true) {
-                tracing::debug!(%error, "cannot set the linger option of a local socket");
-            }
-            let Ok(stream) = self.tunnel.open().await else { return ConnectionEnd::SessionEnded };
-            let relay = relay.insert(Relay::new(socket, stream, self.linger));
             match relay.carry().await {
                 Carried::Ended(end) => end,
                 Carried::Lingering => {
@@ -188,14 +214,15 @@ impl<T: Tunnel> Shared<T> {
                 }
             }
         });
-        let end = end.await.unwrap_or(ConnectionEnd::SessionEnded);
-        let bytes = relay.as_ref().map_or((0, 0), |relay| (relay.bytes_up(), relay.bytes_down()));
-        (end, bytes.0, bytes.1)
+        let end = end.await.unwrap_or(ConnectionEnd::Stopped);
+        self.report(peer, end, relay.bytes_up(), relay.bytes_down(), started.elapsed());
     }
 
     fn report(&self, peer: Peer, end: ConnectionEnd, bytes_up: u64, bytes_down: u64, duration: Duration) {
         let end = match end {
-            ConnectionEnd::SessionEnded | ConnectionEnd::LingerExpired if self.stopping.is_cancelled() => {
+            ConnectionEnd::SessionEnded | ConnectionEnd::LingerExpired | ConnectionEnd::NoSession
+                if self.stopping.is_cancelled() =>
+            {
                 ConnectionEnd::Stopped
             }
             end => end,

@@ -4,8 +4,9 @@
 //!
 //! ```text
 //! Forwarder ── owns ──▶ Listeners (TCP, unix)            bound before StartSession
-//!     │
-//!     └─ per connection: local socket ◀─ Relay ─▶ stream of the Tunnel (an SSM session)
+//!     │       └─ owns ──▶ Supervisor ── starts, replaces, retires ──▶ Tunnels (SSM sessions)
+//!     │                       └─ Supply ──────┐
+//!     └─ per connection: local socket ◀─ Relay ─▶ stream of a Tunnel
 //!                                          └─ HalfClose decides when our FIN goes out
 //! ```
 
@@ -15,7 +16,9 @@ mod half_close;
 mod lingering;
 mod listener;
 mod relay;
+mod retry;
 mod spec;
+mod supply;
 mod tunnel;
 #[cfg(unix)]
 mod unix_socket;
@@ -24,7 +27,7 @@ mod unix_socket;
 mod test_tunnel;
 
 pub use event::{ConnectionEnd, Event, Observer, Peer};
-pub use forwarder::{Forwarder, ForwarderOptions};
+pub use forwarder::{ForwardEnd, Forwarder, ForwarderOptions};
 pub use half_close::{Fin, HalfClose};
 pub use listener::{Accepted, BindError, Listeners, LocalAddress};
 pub use relay::{Carried, LocalSocket, Relay};
@@ -32,4 +35,4 @@ pub use spec::{Bind, Destination, ForwardSpec, Listen};
 pub use tunnel::{Connector, SessionConnector, Tunnel, TunnelStream};
 
 #[cfg(test)]
-pub(crate) use test_tunnel::{Script, TestConnector, TestStream, TestTunnel};
+pub(crate) use test_tunnel::{CONNECT_TIMEOUT, Script, TestConnector, TestStream, TestTunnel};

@@ -24,7 +24,7 @@ use std::{
 
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
     time::{self, Sleep},
 };
@@ -44,11 +44,23 @@ pub trait LocalSocket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether dropping the socket resets the connection, so that the local program sees a failure instead of the end
     /// of the data.
     fn set_reset_on_drop(&self, reset: bool) -> io::Result<()>;
+
+    /// Completes when the local program is found to have given up before it was served: it ended without having sent
+    /// anything, or its connection failed. Takes nothing of what it sent. Need not notice. Cancel-safe.
+    fn gave_up(&self) -> impl Future<Output = ()> + Send;
 }
 
 impl LocalSocket for TcpStream {
     fn set_reset_on_drop(&self, reset: bool) -> io::Result<()> {
         SockRef::from(self).set_linger(reset.then_some(Duration::ZERO))
+    }
+
+    async fn gave_up(&self) {
+        if matches!(self.peek(&mut [0]).await, Ok(1..)) {
+            // Who sent something and ended may still wait for the answer. Only a failure counts from here, and it is
+            // awaited as such: waiting for bytes would end at once, and reading would take them.
+            self.ready(Interest::ERROR).await.ok();
+        }
     }
 }
 
@@ -57,6 +69,13 @@ impl LocalSocket for TcpStream {
 impl LocalSocket for tokio::net::UnixStream {
     fn set_reset_on_drop(&self, _: bool) -> io::Result<()> {
         Ok(())
+    }
+
+    async fn gave_up(&self) {
+        let peeked = self.async_io(Interest::READABLE, || SockRef::from(self).peek(&mut [MaybeUninit::uninit()]));
+        if matches!(peeked.await, Ok(1..)) {
+            self.ready(Interest::ERROR).await.ok();
+        }
     }
 }
 
@@ -250,9 +269,12 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
         match self.down {
             Down::Open | Down::Ending if !self.down_rest.is_empty() => {
                 let written = poll_write(&mut self.local, cx, self.down_rest.bytes());
-                // A local program that does not read keeps us from reading too, where we would learn of a reset.
-                if written.is_pending() && self.stream.as_ref().is_some_and(|stream| stream.poll_reset(cx).is_ready()) {
-                    return Err(ConnectionEnd::SlowReader);
+                // A local program that does not read keeps us from reading too, where we would learn of the cut. What
+                // was cut is not worth waiting for; a stream with an end is, whatever becomes of its session.
+                if let (Poll::Pending, Some(stream)) = (&written, &self.stream)
+                    && let Poll::Ready(error) = stream.poll_cut(cx)
+                {
+                    return Err(stream_failed(&error));
                 }
                 Ok(self.delivered(written, now).map(|count| self.down_rest.advance(count)).is_some())
             }

@@ -1,27 +1,28 @@
 //! A tunnel for tests: every stream is one end of an in-memory duplex, the test plays the agent at the other.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     sync::{mpsc, watch},
+    time,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{Connector, Tunnel, TunnelStream};
 use crate::{
     proto::{Cause, CloseReason, Initiator},
-    session::{ConnectError, OpenError, SessionEvent, SessionId, StartRequest},
+    session::{ConnectError, Health, Mode, OpenError, SessionEvent, SessionId, StartRequest},
 };
 
 /// The relay's end.
@@ -37,21 +38,31 @@ pub(crate) struct TestPeer {
 }
 
 #[derive(Default)]
-struct Fate(Mutex<(Option<io::ErrorKind>, Option<Waker>)>);
+struct Fate(Mutex<Doom>);
+
+#[derive(Default)]
+struct Doom {
+    error: Option<io::ErrorKind>,
+    waker: Option<Waker>,
+    /// The agent's FIN is in: the end of the session changes nothing any more.
+    complete: bool,
+}
 
 impl Fate {
     fn fail(&self, kind: io::ErrorKind) {
-        let mut fate = self.0.lock().expect("no panic under the lock");
-        fate.0.get_or_insert(kind);
-        if let Some(waker) = fate.1.take() {
+        let mut doom = self.0.lock().expect("no panic under the lock");
+        if !doom.complete {
+            doom.error.get_or_insert(kind);
+        }
+        if let Some(waker) = doom.waker.take() {
             waker.wake();
         }
     }
 
     fn check(&self, cx: &Context<'_>) -> io::Result<()> {
-        let mut fate = self.0.lock().expect("no panic under the lock");
-        fate.1 = Some(cx.waker().clone());
-        fate.0.map_or(Ok(()), |kind| Err(kind.into()))
+        let mut doom = self.0.lock().expect("no panic under the lock");
+        doom.waker = Some(cx.waker().clone());
+        doom.error.map_or(Ok(()), |kind| Err(kind.into()))
     }
 }
 
@@ -74,6 +85,12 @@ impl TestPeer {
         self.fate.fail(io::ErrorKind::TimedOut);
     }
 
+    /// The agent's FIN, which the session has received before anything else becomes of it.
+    pub(crate) async fn complete(&mut self) {
+        self.io.shutdown().await.expect("in-memory streams can be ended");
+        self.fate.0.lock().expect("no panic under the lock").complete = true;
+    }
+
     pub(crate) fn lose(&self) {
         self.fate.fail(io::ErrorKind::ConnectionReset);
     }
@@ -84,9 +101,9 @@ impl TunnelStream for TestStream {
         Duration::from_millis(20)
     }
 
-    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match self.fate.check(cx) {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Poll::Ready(()),
+            Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => Poll::Ready(error),
             _ => Poll::Pending,
         }
     }
@@ -121,23 +138,57 @@ pub(crate) struct TestTunnel {
     peers: mpsc::Sender<TestPeer>,
     fates: Arc<Mutex<Vec<Arc<Fate>>>>,
     end: Arc<watch::Sender<Option<CloseReason>>>,
+    health: Arc<watch::Sender<Health>>,
     finished: Arc<AtomicBool>,
     id: Arc<SessionId>,
+    mode: Mode,
+    open_error: Arc<Mutex<Option<OpenError>>>,
+    busy: Arc<AtomicBool>,
 }
 
 impl TestTunnel {
     pub(crate) fn new() -> (Self, mpsc::Receiver<TestPeer>) {
+        Self::with("test-0a", Mode::Mux)
+    }
+
+    /// With an identity and a mode. In raw mode a second stream is refused.
+    pub(crate) fn with(id: &str, mode: Mode) -> (Self, mpsc::Receiver<TestPeer>) {
         let (peers, arrivals) = mpsc::channel(1024);
-        let end = Arc::new(watch::Sender::new(None));
-        let id = Arc::new(SessionId("test-0a".into()));
-        (Self { peers, fates: Arc::default(), end, finished: Arc::default(), id }, arrivals)
+        let tunnel = Self {
+            peers,
+            fates: Arc::default(),
+            end: Arc::new(watch::Sender::new(None)),
+            health: Arc::new(watch::Sender::new(Health::Ready)),
+            finished: Arc::default(),
+            id: Arc::new(SessionId(id.into())),
+            mode,
+            open_error: Arc::default(),
+            busy: Arc::default(),
+        };
+        (tunnel, arrivals)
+    }
+
+    /// What new connections find.
+    pub(crate) fn set_health(&self, health: Health) {
+        self.health.send_replace(health);
+    }
+
+    /// From now on no stream can be opened.
+    pub(crate) fn refuse_streams(&self, error: OpenError) {
+        *self.open_error.lock().expect("no panic under the lock") = Some(error);
+    }
+
+    /// From now on streams wait for a turn that does not come.
+    pub(crate) fn take_turns(&self) {
+        self.busy.store(true, Ordering::SeqCst);
     }
 
     /// Ends the session, its streams with it.
     pub(crate) fn end(&self, reason: CloseReason) {
         self.end.send_modify(|end| {
-            end.get_or_insert(reason);
+            end.get_or_insert(reason.clone());
         });
+        self.health.send_replace(Health::Ended(reason));
         for fate in self.fates.lock().expect("no panic under the lock").iter() {
             fate.fail(io::ErrorKind::ConnectionReset);
         }
@@ -160,14 +211,31 @@ impl Tunnel for TestTunnel {
         &self.id
     }
 
+    fn mode(&self) -> Mode {
+        self.mode
+    }
+
     async fn open(&self) -> Result<TestStream, OpenError> {
+        if let Some(error) = self.open_error.lock().expect("no panic under the lock").clone() {
+            return Err(error);
+        }
+        if self.busy.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let (stream, peer) = TestStream::pair(64 * 1024);
         self.fates.lock().expect("no panic under the lock").push(peer.fate.clone());
         if let Some(reason) = self.end.borrow().clone() {
             return Err(OpenError::Closed(reason));
         }
+        if self.mode == Mode::Raw {
+            self.refuse_streams(OpenError::Used);
+        }
         self.peers.send(peer).await.expect("the test takes the streams");
         Ok(stream)
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
     }
 
     async fn closed(&self) -> CloseReason {
@@ -192,17 +260,73 @@ pub(crate) enum Script {
     Fails(fn() -> ConnectError),
     /// Never gets ready.
     Hangs,
+    /// Ready after a while.
+    ReadyAfter(Duration, TestTunnel),
+    /// Ready when it is cancelled, which was too late for it.
+    ReadyWhenCancelled(TestTunnel),
 }
 
-/// Starts sessions by script, one for each target.
+/// Said, not kept: scripts may take longer.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Starts sessions by script: for each target one after another. What follows the last one hangs; a last one that
+/// fails goes on failing.
 #[derive(Default)]
 pub(crate) struct TestConnector {
-    pub(crate) scripts: HashMap<String, Script>,
+    scripts: Mutex<HashMap<String, VecDeque<Script>>>,
     pub(crate) started: Mutex<Vec<StartRequest>>,
+    /// Starts that are under way.
+    pending: Arc<AtomicUsize>,
+    /// The machine or the network wakes at each change.
+    pub(crate) wakes: watch::Sender<u64>,
+}
+
+impl TestConnector {
+    /// Adds to what becomes of the sessions to a target.
+    pub(crate) fn script(&self, target: &str, scripts: impl IntoIterator<Item = Script>) {
+        let mut all = self.scripts.lock().expect("no panic under the lock");
+        all.entry(target.to_owned()).or_default().extend(scripts);
+    }
+
+    /// So many sessions were started, or tried to.
+    pub(crate) fn starts(&self) -> usize {
+        self.started.lock().expect("no panic under the lock").len()
+    }
+
+    /// So many starts are under way.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.load(Ordering::SeqCst)
+    }
+
+    fn next(&self, target: &str) -> Script {
+        let mut scripts = self.scripts.lock().expect("no panic under the lock");
+        let Some(scripts) = scripts.get_mut(target) else { return Script::Hangs };
+        match scripts.front() {
+            Some(Script::Fails(error)) if scripts.len() == 1 => Script::Fails(*error),
+            _ => scripts.pop_front().unwrap_or(Script::Hangs),
+        }
+    }
+}
+
+/// Counts a start while it is under way.
+struct Pending(Arc<AtomicUsize>);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Connector for TestConnector {
     type Tunnel = TestTunnel;
+
+    fn connect_timeout(&self) -> Duration {
+        CONNECT_TIMEOUT
+    }
+
+    fn wake(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.wakes.subscribe())
+    }
 
     async fn connect(
         &self,
@@ -210,19 +334,38 @@ impl Connector for TestConnector {
         observer: Arc<dyn Fn(SessionEvent) + Send + Sync>,
         cancel: CancellationToken,
     ) -> Result<TestTunnel, ConnectError> {
-        let outcome = match self.scripts.get(&request.target) {
-            Some(Script::Ready(tunnel)) => Some(Ok(tunnel.clone())),
-            Some(Script::Fails(error)) => Some(Err(error())),
-            Some(Script::Hangs) | None => None,
+        self.pending.fetch_add(1, Ordering::SeqCst);
+        let _pending = Pending(self.pending.clone());
+        let script = self.next(&request.target);
+        let number = {
+            let mut started = self.started.lock().expect("no panic under the lock");
+            started.push(request);
+            started.len()
         };
-        let id = SessionId(format!("test-{}", request.target));
-        self.started.lock().expect("no panic under the lock").push(request);
-        observer(SessionEvent::Started(id));
-        match outcome {
-            Some(outcome) => outcome,
-            None => {
+        let id = match &script {
+            Script::Ready(tunnel) | Script::ReadyAfter(_, tunnel) | Script::ReadyWhenCancelled(tunnel) => {
+                Some(tunnel.id().clone())
+            }
+            Script::Fails(error) if matches!(error(), ConnectError::Control(_)) => None,
+            Script::Fails(_) | Script::Hangs => Some(SessionId(format!("start-{number}"))),
+        };
+        if let Some(id) = id {
+            observer(SessionEvent::Started(id));
+        }
+        match script {
+            Script::Ready(tunnel) => Ok(tunnel),
+            Script::Fails(error) => Err(error()),
+            Script::Hangs => {
                 cancel.cancelled().await;
                 Err(ConnectError::Cancelled)
+            }
+            Script::ReadyAfter(time, tunnel) => {
+                time::sleep_until(time::Instant::now() + time).await;
+                Ok(tunnel)
+            }
+            Script::ReadyWhenCancelled(tunnel) => {
+                cancel.cancelled().await;
+                Ok(tunnel)
             }
         }
     }

@@ -3,19 +3,23 @@
 
 use std::{
     future::Future,
+    io,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     proto::CloseReason,
     session::{
-        ConnectError, ControlPlane, Dialer, OpenError, Session, SessionEvent, SessionId, SessionOptions, StartRequest,
-        Stream,
+        ConnectError, ControlPlane, Dialer, Health, Mode, OpenError, Session, SessionEvent, SessionId, SessionOptions,
+        StartRequest, Stream,
     },
 };
 
@@ -27,8 +31,14 @@ pub trait Tunnel: Clone + Send + Sync + 'static {
     /// The identity of the session.
     fn id(&self) -> &SessionId;
 
-    /// A new stream; may wait until there is room for one.
+    /// How connections are carried.
+    fn mode(&self) -> Mode;
+
+    /// A new stream; may wait until there is room for one. Cancel-safe.
     fn open(&self) -> impl Future<Output = Result<Self::Stream, OpenError>> + Send;
+
+    /// Whether the tunnel can carry data at the moment, and every change of that.
+    fn health(&self) -> watch::Receiver<Health>;
 
     /// Completes when the tunnel has ended, at once if it has.
     fn closed(&self) -> impl Future<Output = CloseReason> + Send;
@@ -44,8 +54,9 @@ pub trait TunnelStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// The smoothed round trip time to the agent.
     fn rtt(&self) -> Duration;
 
-    /// Completes when the stream is reset although nobody reads it.
-    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Completes when the stream is cut although nobody reads it, with the error that reading would come to. One that
+    /// ended with the agent's FIN is not cut by the end of its session.
+    fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<io::Error>;
 }
 
 /// Something that makes tunnels.
@@ -61,6 +72,14 @@ pub trait Connector: Send + Sync + 'static {
         observer: Arc<dyn Fn(SessionEvent) + Send + Sync>,
         cancel: CancellationToken,
     ) -> impl Future<Output = Result<Self::Tunnel, ConnectError>> + Send;
+
+    /// How long a start may take before it fails.
+    fn connect_timeout(&self) -> Duration;
+
+    /// Tells that the machine or the network may have woken: what failed before says nothing about now.
+    fn wake(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
 }
 
 impl Tunnel for Session {
@@ -70,8 +89,16 @@ impl Tunnel for Session {
         Self::id(self)
     }
 
+    fn mode(&self) -> Mode {
+        Self::mode(self)
+    }
+
     async fn open(&self) -> Result<Stream, OpenError> {
         Self::open(self).await
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        Self::health(self)
     }
 
     async fn closed(&self) -> CloseReason {
@@ -88,8 +115,8 @@ impl TunnelStream for Stream {
         Self::rtt(self)
     }
 
-    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
-        Self::poll_reset(self, cx)
+    fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        Self::poll_cut(self, cx)
     }
 }
 
@@ -114,5 +141,13 @@ impl Connector for SessionConnector {
     ) -> Result<Session, ConnectError> {
         let options = SessionOptions { observer: Some(observer), ..self.options.clone() };
         Session::connect(self.control.clone(), self.dialer.clone(), request, options, cancel).await
+    }
+
+    fn connect_timeout(&self) -> Duration {
+        self.options.connect_timeout
+    }
+
+    fn wake(&self) -> Option<watch::Receiver<u64>> {
+        self.options.wake.clone()
     }
 }

@@ -44,8 +44,12 @@ pub enum Cause {
     Protocol(String),
     /// A limit of this library was exceeded by the peer.
     Limit(String),
-    /// The websocket was lost.
+    /// The websocket was lost, and the session is not one that can be resumed.
     ConnectionLost(String),
+    /// The websocket was lost, and ResumeSession will not give another.
+    NotResumable(String),
+    /// The service has no more use for the session: an idle timeout, the maximum duration, an administrator.
+    SessionOver,
     /// Nothing was heard for too long.
     Timeout(&'static str),
 }
@@ -60,6 +64,10 @@ impl fmt::Display for Cause {
             Self::Protocol(text) => write!(f, "protocol violation: {text}"),
             Self::Limit(text) => write!(f, "limit exceeded: {text}"),
             Self::ConnectionLost(text) => write!(f, "connection lost: {text}"),
+            Self::NotResumable(text) => write!(f, "the session cannot be resumed: {text}"),
+            Self::SessionOver => {
+                f.write_str("the session is over: an idle timeout, its maximum duration or an administrator ended it")
+            }
             Self::Timeout(what) => write!(f, "timed out: {what}"),
         }
     }

@@ -27,6 +27,8 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// Unacknowledged data and silence of the agent for this long: the session is given up.
     pub stall_timeout: Duration,
+    /// How often something harmless is sent so that the service does not take the session for idle; never if `None`.
+    pub keep_alive: Option<Duration>,
     /// Shared by all sessions of the process.
     pub budget: ProcessBudget,
 }
@@ -41,6 +43,7 @@ impl Config {
         self.ping_interval = self.ping_interval.clamp(*times.start(), *times.end());
         self.handshake_timeout = self.handshake_timeout.min(*times.end());
         self.stall_timeout = self.stall_timeout.clamp(limits::STALLED, *times.end());
+        self.keep_alive = self.keep_alive.map(|interval| interval.clamp(*times.start(), *times.end()));
         self.max_payload = self.max_payload.clamp(64, 64 << 10);
         self
     }
@@ -57,6 +60,7 @@ impl Config {
             max_payload: limits::PAYLOAD,
             handshake_timeout: limits::HANDSHAKE,
             stall_timeout: limits::STALL_TIMEOUT,
+            keep_alive: None,
             budget: ProcessBudget::default(),
         }
     }

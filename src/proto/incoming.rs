@@ -32,7 +32,8 @@ impl Incoming {
     pub(super) fn receive(&mut self, message: Message) {
         let receipt = Receipt { sequence: message.header.sequence, id: message.header.id };
         if receipt.sequence < self.expected || self.early.contains_key(&receipt.sequence) {
-            self.acknowledge(receipt);
+            // Not remembered once more: a storm of duplicates would push out what a resume needs.
+            self.queue(receipt);
             return;
         }
         let room = self.early.len() < limits::EARLY_MESSAGES
@@ -61,10 +62,14 @@ impl Incoming {
         Some(message)
     }
 
-    fn acknowledge(&mut self, receipt: Receipt) {
+    fn queue(&mut self, receipt: Receipt) {
         if self.waiting.len() < limits::WAITING_ACKNOWLEDGEMENTS {
             self.waiting.push_back(receipt);
         }
+    }
+
+    fn acknowledge(&mut self, receipt: Receipt) {
+        self.queue(receipt);
         if self.remembered.len() == limits::REMEMBERED_RECEIPTS {
             self.remembered.pop_front();
         }
@@ -169,6 +174,11 @@ mod tests {
         incoming.disconnected();
         incoming.resumed();
         assert_eq!(acknowledged(&mut incoming), (976..2000).collect::<Vec<_>>());
+        for _ in 0..5000 {
+            incoming.receive(message(1999, 1));
+        }
+        incoming.resumed();
+        assert_eq!(acknowledged(&mut incoming), (976..2000).collect::<Vec<_>>(), "each once, duplicates or not");
     }
 
     #[test]

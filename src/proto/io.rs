@@ -26,6 +26,11 @@ pub enum Input {
     PingSent,
     /// The websocket is lost.
     Disconnected,
+    /// An attempt that [`Event::Reconnect`] asked for has failed, in a way that may pass.
+    ConnectFailed,
+    /// The machine or the network may have woken: what is waited for is tried at once, and whether the websocket still
+    /// lives is found out quickly.
+    Wake,
     /// The deadline of the last [`Output::Timeout`] has come. Harmless at any other time.
     Timeout,
 }
@@ -138,12 +143,26 @@ pub enum Event {
     /// The agent has acknowledged nothing and said nothing for [`limits::STALLED`](super::limits::STALLED) (true), or
     /// does again (false).
     Stalled(bool),
+    /// So many streams have waited for their first byte for [`limits::UNANSWERED`](super::limits::UNANSWERED), and no
+    /// later one has got any: the agent may be dialling a destination that does not answer. Told again only after one
+    /// of them got an answer, or none was left.
+    Unanswered(usize),
     /// Local readers are behind: the websocket must not be read (true), or may be again (false).
     Backpressure(bool),
     /// The stream was reset because its reader held up the others.
     SlowReader(StreamId),
-    /// The peer has been silent for two ping intervals: close the websocket.
+    /// The peer has been silent for two ping intervals, or did not answer the probe after [`Input::Wake`]: close the
+    /// websocket.
     Unresponsive,
+    /// No websocket is there: get permission for another and open it now, then [`Input::Connected`] or
+    /// [`Input::ConnectFailed`]. For a session that cannot be resumed, [`Session::abort`](super::Session::abort).
+    Reconnect {
+        /// How many attempts before this one came to nothing.
+        attempt: u32,
+    },
+    /// A message came in on the websocket that replaced a lost one, or it has answered pings for
+    /// [`limits::STEADY`](super::limits::STEADY): the session goes on.
+    Resumed,
     /// The session is over. `terminate`: the agent is not known to have ended it, so the API must be called.
     Closed {
         /// Who ended it and why.

@@ -11,7 +11,7 @@ pub const IN_FLIGHT_BYTES: usize = 4 << 20;
 /// Distance in sequence numbers between the oldest unacknowledged message and the newest sent: bounds the records of
 /// messages that were acknowledged out of order while the oldest is being retransmitted.
 pub const IN_FLIGHT_SPAN: usize = 4 * IN_FLIGHT_MESSAGES;
-/// Unacknowledged bytes of all sessions of the process together.
+/// Unacknowledged bytes of all sessions of the process together: four that are full, for the same reason.
 pub const IN_FLIGHT_BYTES_PROCESS: usize = 16 << 20;
 
 /// Messages that arrived ahead of an expected one. Beyond it they are not stored and not acknowledged: the agent
@@ -20,60 +20,101 @@ pub const EARLY_MESSAGES: usize = 4096;
 /// Bytes of messages that arrived ahead of an expected one.
 pub const EARLY_BYTES: usize = 4 << 20;
 
-/// Acknowledgements waiting to be written. Beyond it the newest are dropped: the agent sends again what it misses.
+/// Acknowledgements waiting to be written: one for every early message that may be kept. Beyond it the newest are
+/// dropped: the agent sends again what it misses.
 pub const WAITING_ACKNOWLEDGEMENTS: usize = 4096;
 /// Received sequence numbers that are acknowledged again after a resume: a lost acknowledgement costs the agent,
-/// which resends only its oldest message, 100 ms each.
+/// which resends only its oldest message, 100 ms each. About 1.4 s of its pump, more than is under way at any round trip.
 pub const REMEMBERED_RECEIPTS: usize = 1024;
 
-/// Bytes of one stream that wait to be sent; then its writer waits.
+/// Bytes of one stream that wait to be sent; then its writer waits. Enough to fill messages while the writer is woken;
+/// what is more only moves the queue from the kernel to us.
 pub const STREAM_UNSENT: usize = 64 << 10;
-/// Bytes received for one stream and not read yet; what is above is parked.
+/// Bytes received for one stream and not read yet; what is above is parked. More than a second of the agent's pump: a
+/// reader that is merely slow does not show.
 pub const STREAM_UNREAD: usize = 1 << 20;
-/// Parked bytes of one session; when spent, the websocket is not read any more.
+/// Bytes received for all streams of a session and not read yet; what is above is parked too. Many readers that have
+/// stopped, each within its own bound, must not add up to the memory of the process: with what is parked and what is in
+/// flight this leaves a session well below 64 MB.
+pub const SESSION_UNREAD: usize = 24 << 20;
+/// Parked bytes of one session; when spent, the websocket is not read any more. As much as one pump sends in 11 s, so
+/// that a reader has time before the others of its session feel it.
 pub const PARKED_BYTES: usize = 8 << 20;
-/// Parked bytes of all sessions of the process together.
+/// Parked bytes of all sessions of the process together: three that are stopped, in a program that stays below 64 MB.
 pub const PARKED_BYTES_PROCESS: usize = 24 << 20;
-/// What every session may use of a process-wide budget, however full it is, so that none can be starved.
+/// What every session may use of a process-wide budget, however full it is, so that none can be starved: one stream's
+/// unsent data.
 pub const PROCESS_BUDGET_FLOOR: usize = 64 << 10;
-/// How long a stream whose reader is stopped may hold up the other streams of its session.
+/// How long a stream whose reader is stopped may hold up the other streams of its session: half of the minute after
+/// which the agent, unheard, gives its websocket up.
 pub const SLOW_READER: Duration = Duration::from_secs(30);
 
 /// Streams of one session that are open at the same time: more than file descriptors allow on common agents.
 pub const OPEN_STREAMS: usize = 16_384;
-/// Streams that were closed here and whose FIN from the agent is still awaited.
+/// Streams that were closed here and whose FIN from the agent is still awaited: as many as may be open. The oldest is
+/// forgotten beyond it, and a late refusal may then be blamed on another.
 pub const TOMBSTONES: usize = 16_384;
 
 /// Largest payload of a data message in bytes: what the genuine client sends.
 pub const PAYLOAD: usize = 1024;
-/// Bytes of one stream that go into a message before the next stream has its turn.
+/// Bytes of one stream that go into a message before the next stream has its turn: a write of a terminal or a query
+/// passes at once, and a frame header costs 0.2 %.
 pub const QUANTUM: usize = 4096;
 
-/// Malformed messages in a row before the session is given up.
+/// Malformed messages in a row on one websocket before the session is given up: on TLS none is ever damaged by chance,
+/// and a peer of another version may send a few that we cannot read.
 pub const MALFORMED_MESSAGES: u32 = 64;
 
 /// Client actions of a handshake request that are answered; the genuine agent asks for two at most.
 pub const CLIENT_ACTIONS: usize = 16;
-/// Characters of a name in a handshake request that are repeated, in the response or in an error.
+/// Characters of a text for people that are kept: why the channel was closed, what the administrator has to say. A
+/// message may hold a megabyte, and every open stream gets a copy of the reason. The longest text of the genuine
+/// agent and service is some 200 characters.
+pub const TEXT: usize = 1024;
+/// Characters of a name in a handshake request that are repeated, in the response or in an error: the longest that
+/// exist have 24.
 pub const NAME: usize = 64;
 
 /// From the first websocket to the end of the handshake. The agent itself gives up after 15 s.
 pub const HANDSHAKE: Duration = Duration::from_secs(30);
-/// First wait before the shield is sent again; doubles (`proto-notes/handshake.md#shield`).
+/// First wait before the shield is sent again; doubles (`proto-notes/handshake.md#shield`). The agent is ready within
+/// some 25 ms; the usual timeout would cost a start 200.
 pub const SHIELD_RETRY: Duration = Duration::from_millis(30);
-/// How long new data is held after `pause_publication` if nothing else lifts the pause.
+/// How long new data is held after `pause_publication` if nothing else lifts the pause: starts get lost, and an agent
+/// that replaces its websocket needs milliseconds.
 pub const PAUSE: Duration = Duration::from_secs(10);
-/// How long the end waits for queued data to be acknowledged.
+/// How long the end waits for queued data to be acknowledged: people wait for it too.
 pub const DRAIN: Duration = Duration::from_secs(1);
 /// How long the end waits for the acknowledgement of the TerminateSession flag: as long as the agent waits.
 pub const TERMINATE: Duration = Duration::from_secs(2);
-/// Unacknowledged data and nothing from the agent for this long is worth a word.
+/// Unacknowledged data and nothing from the agent for this long is worth a word: as long as the longest wait between two
+/// transmissions, so that a healthy agent has been asked again.
 pub const STALLED: Duration = Duration::from_secs(10);
-/// And for this long, the session is given up: a stalled destination and an agent that is gone look the same.
+/// And for this long, the session is given up: a stalled destination and an agent that is gone look the same, and a
+/// destination that takes nothing for five minutes is the rarer of the two.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(300);
-/// How often a session that waits for room in the process-wide budget looks for it: other sessions do not wake it.
+/// An open stream without a byte or a FIN for this long is worth a word: destinations within a VPC answer a dial in
+/// milliseconds, and Linux has sent its SYN four times by then (after 0, 1, 3 and 7 s).
+pub const UNANSWERED: Duration = Duration::from_secs(10);
+/// A stream that has sent more than this has a destination that takes it: without one, the agent holds 4 MiB of its
+/// shared bucket and a few socket buffers, and no more than the window is in flight.
+pub const TAKEN_UPWARDS: u64 = 2 * IN_FLIGHT_BYTES as u64 + (1 << 20);
+/// How often a session that waits for room in the process-wide budget looks for it: other sessions do not wake it, and
+/// ten times a second is neither felt nor seen.
 pub const RECHECK: Duration = Duration::from_millis(100);
-/// smux keepalive for agents that expect one (they cut a silent session after 30 s).
+/// smux keepalive for agents that expect one: they cut a silent session after 30 s, and two may be late.
 pub const KEEPALIVE: Duration = Duration::from_secs(10);
-/// Least silence before another connection may use a basic-mode session.
+/// Least silence before another connection may use a basic-mode session: tens of the agent's pump intervals.
 pub const SETTLE: Duration = Duration::from_millis(50);
+
+/// Ceiling of the first wait before another attempt to replace a lost websocket; doubles. Shorter than people notice,
+/// longer than a call of the API takes.
+pub const RECONNECT_BASE: Duration = Duration::from_millis(250);
+/// Highest ceiling: how long a network that is back may go unnoticed, and at five seconds in the mean no burden for an
+/// API that throttles.
+pub const RECONNECT_CEILING: Duration = Duration::from_secs(10);
+/// A websocket that lived for this long and said something was good: its loss is no reason to wait.
+pub const STEADY: Duration = Duration::from_millis(500);
+/// How long a ping may stay unanswered after the machine or the network has woken, or three retransmission timeouts if
+/// that is longer: a websocket that was dead before is not worth two whole ping intervals.
+pub const PROBE: Duration = Duration::from_secs(3);

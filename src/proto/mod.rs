@@ -26,6 +26,7 @@ mod mux;
 mod outgoing;
 mod port;
 mod receive_buffer;
+mod reconnect;
 mod rto;
 mod session;
 mod single;

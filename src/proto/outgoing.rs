@@ -26,6 +26,10 @@ pub(super) struct Outgoing {
     unacked: usize,
     bytes: Share,
     rto: Rto,
+    /// Since when acknowledgements have been read without a gap: a round trip that began earlier measures the gap.
+    clean_since: Option<Instant>,
+    /// Since when there has been something to acknowledge.
+    waiting_since: Option<Instant>,
     /// When the oldest message became the oldest: its wait does not start before (RFC 6298, 5.3).
     head_since: Option<Instant>,
     /// How often the head was sent again in vain: each time its wait doubles.
@@ -85,6 +89,8 @@ impl Outgoing {
             unacked: 0,
             bytes: budget.in_flight(),
             rto: Rto::default(),
+            clean_since: None,
+            waiting_since: None,
             head_since: None,
             back_off: 0,
             resend: Resend::Nothing,
@@ -109,6 +115,7 @@ impl Outgoing {
         let message = Arc::new(OnceLock::new());
         if self.unacked == 0 {
             self.head_since = Some(now);
+            self.waiting_since = Some(now);
         }
         self.unacked += 1;
         self.bytes.set(self.bytes.own() + size);
@@ -125,7 +132,7 @@ impl Outgoing {
         }
         let (sent, first_try) = (entry.sent, entry.transmissions == 1);
         let size = entry.size;
-        if first_try {
+        if first_try && self.clean_since.is_none_or(|since| sent >= since) {
             self.rto.sample(now.saturating_duration_since(sent));
         }
         match self.resend {
@@ -133,11 +140,13 @@ impl Outgoing {
                 let until = now + SUSPICION.max(self.rto.srtt().unwrap_or_default() / 4);
                 self.resend = Resend::Suspect { before: sent, until };
             }
-            // The agent works through what was sent at first: nothing is lost.
-            Resend::Suspect { .. } if first_try => self.resend = Resend::Nothing,
+            // The agent works through what was sent at first: nothing is lost. What was sent after the head was sent
+            // again says nothing about that.
+            Resend::Suspect { before, .. } if first_try && sent < before => self.resend = Resend::Nothing,
             _ => {}
         }
         self.unacked -= 1;
+        self.waiting_since = self.waiting_since.filter(|_| self.unacked > 0);
         self.bytes.set(self.bytes.own() - size);
         if index == Some(0) {
             while self.entries.front().is_some_and(|entry| entry.message.is_none()) {
@@ -162,6 +171,9 @@ impl Outgoing {
 
     /// A new websocket: nothing that was in flight on the old one is known to have arrived.
     pub(super) fn resumed(&mut self, now: Instant) {
+        self.restart_wait(now);
+        // How bad the old path was says nothing about the new one.
+        self.back_off = 0;
         self.resend = if self.unacked > 0 { Resend::Head { before: now } } else { Resend::Nothing };
     }
 
@@ -218,6 +230,9 @@ impl Outgoing {
 
     /// When the oldest message has to be sent again.
     pub(super) fn deadline(&self) -> Option<Instant> {
+        if self.is_head_to_be_sent() {
+            return None;
+        }
         let head = self.entries.front()?;
         let since = head.sent.max(self.head_since?);
         Some(since + self.rto.timeout(1 + self.back_off))
@@ -234,6 +249,15 @@ impl Outgoing {
         self.index(sequence).and_then(|index| self.transmit(now, index))
     }
 
+    /// A message that was to be sent again leaves only now: its next wait begins with it. None if it was acknowledged
+    /// meanwhile.
+    pub(super) fn leaves(&mut self, now: Instant, sequence: SequenceNumber) -> Option<Bytes> {
+        let index = self.index(sequence)?;
+        let entry = self.entries.get_mut(index)?;
+        entry.sent = now;
+        entry.message.as_ref()?.get().cloned()
+    }
+
     fn transmit(&mut self, now: Instant, index: usize) -> Option<Bytes> {
         let entry = self.entries.get_mut(index)?;
         let message = entry.message.as_ref()?;
@@ -244,11 +268,22 @@ impl Outgoing {
 
     /// Time in which acknowledgements were not read does not count.
     pub(super) fn restart_wait(&mut self, now: Instant) {
+        self.clean_since = Some(now);
         self.head_since = (self.unacked > 0).then_some(now);
     }
 
     fn index(&self, sequence: SequenceNumber) -> Option<usize> {
         usize::try_from(sequence.0.checked_sub(self.first.0)?).ok()
+    }
+
+    /// The number of the oldest message.
+    pub(super) fn head(&self) -> SequenceNumber {
+        self.first
+    }
+
+    /// After a resume: whether the oldest message has not been sent on this websocket yet.
+    pub(super) fn is_head_to_be_sent(&self) -> bool {
+        matches!(self.resend, Resend::Head { .. })
     }
 
     pub(super) fn is_head(&self, sequence: SequenceNumber) -> bool {
@@ -260,9 +295,15 @@ impl Outgoing {
         entry.is_some_and(|entry| entry.message.is_some())
     }
 
-    /// Since when the oldest unacknowledged message is the oldest.
-    pub(super) fn head_since(&self) -> Option<Instant> {
-        self.head_since
+    /// When an unacknowledged message went out last.
+    pub(super) fn last_sent(&self, sequence: SequenceNumber) -> Option<Instant> {
+        let entry = self.index(sequence).and_then(|index| self.entries.get(index))?;
+        entry.message.is_some().then_some(entry.sent)
+    }
+
+    /// Since when there has been something to acknowledge, without a moment in which all was acknowledged.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        self.waiting_since
     }
 
     pub(super) fn unacked(&self) -> usize {
@@ -288,6 +329,7 @@ impl Outgoing {
         self.unacked = 0;
         self.bytes.set(0);
         self.head_since = None;
+        self.waiting_since = None;
         self.resend = Resend::Nothing;
     }
 }
@@ -449,6 +491,26 @@ mod tests {
         let resends = world.resends();
         assert_eq!(resends, (1..50).map(|number| number.to_string()).collect::<Vec<_>>(), "not {after}");
         assert!(world.resends().is_empty());
+    }
+
+    /// A new message follows as soon as the head's acknowledgement makes room, and its own comes as soon: an upload over
+    /// loopback lost its window with the agent's websocket and got one message through per timeout, 300 s in all.
+    #[test]
+    fn what_is_sent_after_the_head_was_sent_again_does_not_clear_the_suspicion() {
+        let mut world = World::new();
+        for _ in 0..50 {
+            world.send(1);
+        }
+        world.now = world.outgoing.deadline().expect("in flight");
+        assert_eq!(world.outgoing.retransmit_head(world.now), Some("0".into()));
+        world.now += ms(1);
+        assert!(world.acknowledge(0));
+        let after = world.send(1);
+        world.now += ms(1);
+        assert!(world.acknowledge(after));
+        world.now = world.outgoing.resend_at().expect("still suspicious");
+        world.outgoing.overdue(world.now);
+        assert_eq!(world.resends().len(), 49);
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Port {
 
     pub(super) fn receive(&mut self, now: Instant, payload: Bytes) -> Result<(), DecodeError> {
         match self {
-            Self::Mux(mux) => mux.receive(payload),
+            Self::Mux(mux) => mux.receive(now, payload),
             Self::Single(single) => {
                 single.receive(now, payload);
                 Ok(())
@@ -112,7 +112,7 @@ impl Port {
 
     pub(super) fn fill(&mut self, now: Instant, sequence: SequenceNumber, out: &mut BytesMut, limit: usize) {
         match self {
-            Self::Mux(mux) => mux.fill(out, limit),
+            Self::Mux(mux) => mux.fill(now, out, limit),
             Self::Single(single) => single.fill(now, sequence, out, limit),
         }
     }
@@ -142,6 +142,28 @@ impl Port {
         }
     }
 
+    /// While it is known that nothing can be answered, connections without an answer are not counted.
+    pub(super) fn suspend_unanswered(&mut self, now: Instant, suspended: bool) {
+        if let Self::Mux(mux) = self {
+            mux.suspend_unanswered(now, suspended);
+        }
+    }
+
+    /// When [`check_unanswered`](Self::check_unanswered) is to be called. Without streams the session's own deadline
+    /// for the first acknowledgement stands in for it.
+    pub(super) fn unanswered_at(&self) -> Option<Instant> {
+        match self {
+            Self::Mux(mux) => mux.unanswered_at(),
+            Self::Single(_) => None,
+        }
+    }
+
+    pub(super) fn check_unanswered(&mut self, now: Instant) {
+        if let Self::Mux(mux) = self {
+            mux.check_unanswered(now);
+        }
+    }
+
     pub(super) fn reset_slowest(&mut self) {
         if let Self::Mux(mux) = self {
             mux.reset_slowest();
@@ -164,8 +186,8 @@ impl Port {
         both!(self, port => port.end_all(reason));
     }
 
-    pub(super) fn was_reset(&self, id: StreamId) -> bool {
-        matches!(self, Self::Mux(mux) if mux.was_reset(id))
+    pub(super) fn cut(&self, id: StreamId) -> Option<StreamError> {
+        both!(self, port => port.cut(id))
     }
 
     pub(super) fn parked(&self) -> usize {

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// Data is kept as slices of the websocket's read buffer only while the reader keeps up: a slice pins the whole
-/// buffer. Behind it, data is copied into chunks of this size, so that what is held is what is counted.
+/// Data is copied: a slice of the websocket's read buffer, however small, would keep all of that alive for as long as
+/// nobody reads. The first piece is copied as it is, what waits behind it into chunks of this size, so that what is held
+/// is what is counted.
 const CHUNK: usize = 16 << 10;
 
 /// Bytes in order.
@@ -20,7 +21,7 @@ impl ReceiveBuffer {
     pub(super) fn push(&mut self, data: Bytes) {
         self.len += data.len();
         if self.chunks.is_empty() && self.tail.is_empty() {
-            self.chunks.push_back(data);
+            self.chunks.push_back(Bytes::copy_from_slice(&data));
             return;
         }
         let mut data = data;
@@ -50,6 +51,10 @@ impl ReceiveBuffer {
             }
         }
         self.len -= moved;
+        if self.len == 0 {
+            // An idle stream does not keep the rest of its last chunk.
+            self.tail = BytesMut::new();
+        }
         moved
     }
 
@@ -96,11 +101,12 @@ mod tests {
     fn what_waits_does_not_pin_the_buffer_it_came_in() {
         let mut buffer = ReceiveBuffer::default();
         let big = Bytes::from(vec![1; 1 << 20]);
-        buffer.push(Bytes::from_static(b"first"));
         for at in 0..100 {
             buffer.push(big.slice(at..at + 10));
         }
         assert!(big.is_unique(), "every slice was copied out");
-        assert_eq!(buffer.len(), 1005);
+        assert_eq!(buffer.len(), 1000);
+        assert_eq!(buffer.read(&mut &mut [0; 2000][..]), 1000);
+        assert_eq!(buffer.tail.capacity(), 0, "nothing is kept when nothing is held");
     }
 }

@@ -172,6 +172,10 @@ impl Single {
         self.wake(wake);
     }
 
+    pub(super) fn cut(&self, id: StreamId) -> Option<StreamError> {
+        if id == self.id { self.stream.cut() } else { self.earlier.get(&id)?.cut() }
+    }
+
     pub(super) fn parked(&self) -> usize {
         self.streams().map(Stream::parked).sum()
     }

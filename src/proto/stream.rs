@@ -1,5 +1,7 @@
 //! One connection to the destination, as both port modes see it.
 
+use std::time::Instant;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{CloseReason, limits, receive_buffer::ReceiveBuffer};
@@ -60,6 +62,10 @@ pub(super) struct Stream {
     pub(super) queued: bool,
     /// Something was received, ever.
     pub(super) received: bool,
+    /// Bytes that went into messages.
+    sent: u64,
+    /// Mux mode: what the destination was given to answer.
+    pub(super) asked: Option<Asked>,
     unread: ReceiveBuffer,
     end: Option<Result<(), StreamError>>,
     reader_waits: bool,
@@ -75,6 +81,14 @@ pub(super) enum Finish {
     Wanted,
     /// Ended.
     Sent,
+}
+
+/// A reason to answer: the opening of a connection, then the first thing said on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) at: Instant,
+    /// Data or a FIN went out, not only the SYN.
+    pub(super) spoke: bool,
 }
 
 /// Who has to be told after a change.
@@ -94,6 +108,8 @@ impl Stream {
             held: true,
             queued: false,
             received: false,
+            sent: 0,
+            asked: None,
             unread: ReceiveBuffer::default(),
             end: None,
             reader_waits: false,
@@ -125,10 +141,17 @@ impl Stream {
         let count = count.min(self.unsent.len());
         out.extend_from_slice(&self.unsent[..count]);
         self.unsent.advance(count);
+        self.sent += count as u64;
         self.give_back();
         let writer = self.writer_waits && self.unsent.len() <= limits::STREAM_UNSENT / 2;
         self.writer_waits &= !writer;
         Wake { writer, ..Wake::default() }
+    }
+
+    /// Whether `count` more bytes were the ones that show that the destination takes them.
+    pub(super) fn proves_destination(&self, count: usize) -> bool {
+        let before = self.sent - count as u64;
+        self.sent > limits::TAKEN_UPWARDS && before <= limits::TAKEN_UPWARDS
     }
 
     /// An idle stream does not keep the buffer of its last burst: bounds count what is held, not what is filled.
@@ -173,6 +196,15 @@ impl Stream {
         Wake { reader: std::mem::take(&mut self.reader_waits), writer: std::mem::take(&mut self.writer_waits) }
     }
 
+    /// The SYN goes out, or (`speaks`) data or the FIN. True if the wait for an answer begins with it.
+    pub(super) fn ask(&mut self, now: Instant, speaks: bool) -> bool {
+        let begins = self.asked.is_none_or(|asked| speaks && !asked.spoke);
+        if begins {
+            self.asked = Some(Asked { at: now, spoke: speaks });
+        }
+        begins
+    }
+
     /// The application lets go of the stream.
     pub(super) fn release(&mut self) {
         self.held = false;
@@ -194,9 +226,12 @@ impl Stream {
         self.end.is_some()
     }
 
-    /// Whether it was reset here, with what was not read.
-    pub(super) fn was_reset(&self) -> bool {
-        matches!(self.end, Some(Err(StreamError::SlowReader)))
+    /// Why it was cut, if it was: its end is neither the agent's nor a refusal.
+    pub(super) fn cut(&self) -> Option<StreamError> {
+        match &self.end {
+            Some(Err(error @ (StreamError::SlowReader | StreamError::SessionEnded(_)))) => Some(error.clone()),
+            _ => None,
+        }
     }
 
     pub(super) fn unread(&self) -> usize {

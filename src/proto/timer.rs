@@ -19,10 +19,16 @@ pub(super) enum Timer {
     Ping,
     /// Nothing was heard for two intervals after a ping.
     Silence,
-    /// Send a smux NOP to an agent that expects one.
+    /// A new websocket has answered nothing but pings, for long enough.
+    Resumed,
+    /// Try another websocket.
+    Reconnect,
+    /// Send something harmless: the agent or the user wants it.
     Keepalive,
     /// The agent says nothing although it has data to acknowledge.
     Stall,
+    /// A stream may have waited too long for its first byte.
+    Unanswered,
     /// Look whether the process has room for what is parked.
     Recheck,
     /// A stopped reader holds up the session.
@@ -36,7 +42,7 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 17] = [
         Self::Handshake,
         Self::Retransmit,
         Self::Shield,
@@ -44,8 +50,11 @@ impl Timer {
         Self::Pause,
         Self::Ping,
         Self::Silence,
+        Self::Resumed,
+        Self::Reconnect,
         Self::Keepalive,
         Self::Stall,
+        Self::Unanswered,
         Self::Recheck,
         Self::SlowReader,
         Self::Settle,
@@ -68,6 +77,16 @@ impl TimerTable {
     /// Sets a timer unless it runs already.
     pub(super) fn start(&mut self, timer: Timer, deadline: Instant) {
         self.deadlines[timer as usize].get_or_insert(deadline);
+    }
+
+    /// Lets a timer that runs fall due sooner; one that does not run stays stopped.
+    pub(super) fn bring_forward(&mut self, timer: Timer, deadline: Instant) {
+        let running = &mut self.deadlines[timer as usize];
+        *running = running.map(|running| running.min(deadline));
+    }
+
+    pub(super) fn is_set(&self, timer: Timer) -> bool {
+        self.deadlines[timer as usize].is_some()
     }
 
     pub(super) fn stop(&mut self, timer: Timer) {

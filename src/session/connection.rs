@@ -5,7 +5,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::Handle,
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_tungstenite::WebSocketStream;
@@ -13,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    ConnectError, ControlPlane, Dialer, Grant, Mode, OpenError, SessionEvent, SessionId, SessionOptions, StartRequest,
-    Stream, Token, clock,
-    driver::{Driver, Ended},
+    ConnectError, ControlPlane, Dial, Grant, Health, Mode, OpenError, SessionEvent, SessionId, SessionOptions,
+    StartRequest, Stream, Token, clock,
+    driver::{Driver, Ended, Reconnect},
+    reconnector::Reconnector,
     shared::{Shared, Status},
+    wake,
 };
 use crate::proto::{self, Cause, CloseReason, Config, Initiator, Input};
 
@@ -55,9 +57,9 @@ impl Session {
     ///
     /// # Errors
     /// See [`ConnectError`]. When `cancel` fires, and on any error, the SSM session is ended before this returns.
-    pub async fn connect(
+    pub async fn connect<D: Dial>(
         control: Arc<dyn ControlPlane>,
-        dialer: Arc<Dialer>,
+        dialer: Arc<D>,
         request: StartRequest,
         options: SessionOptions,
         cancel: CancellationToken,
@@ -87,10 +89,18 @@ impl Session {
         if dialled.fell_back_to_unsigned {
             options.tell(SessionEvent::UnsignedUpgrade);
         }
-        Self::run(control, grant.session_id, grant.token, dialled.websocket, options, deadline, cancel).await
+        // A presigned URL is somebody else's permission, and ResumeSession is not part of it.
+        let reconnect = (!grant.url.is_presigned()).then(|| {
+            let (control, session, options) = (Arc::clone(&control), grant.session_id.clone(), options.clone());
+            let reconnector = Reconnector { control, dialer, session, options };
+            Box::new(move || reconnector.attempt()) as Reconnect<D::Io>
+        });
+        let link = FirstLink { token: grant.token, websocket: dialled.websocket, reconnect };
+        Self::run(control, grant.session_id, link, options, deadline, cancel).await
     }
 
-    /// The same over a websocket that the caller has opened: any transport will do.
+    /// The same over a websocket that the caller has opened. Such a session ends with its websocket: nobody knows how
+    /// to open another.
     ///
     /// # Errors
     /// See [`ConnectError`]. When `cancel` fires, and on any error, the SSM session is ended before this returns.
@@ -106,14 +116,14 @@ impl Session {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let deadline = Instant::now() + options.connect_timeout;
-        Self::run(control, session_id, token, websocket, options, deadline, cancel).await
+        let link = FirstLink { token, websocket, reconnect: None };
+        Self::run(control, session_id, link, options, deadline, cancel).await
     }
 
     async fn run<S>(
         control: Arc<dyn ControlPlane>,
         session_id: SessionId,
-        token: Token,
-        websocket: WebSocketStream<S>,
+        link: FirstLink<S>,
         options: SessionOptions,
         deadline: Instant,
         cancel: CancellationToken,
@@ -125,12 +135,14 @@ impl Session {
         let (client_id, [seed, _]) = (Uuid::new_v4(), Uuid::new_v4().as_u64_pair().into());
         let mut config = Config::new(client_id, seed, clock::epoch_ms());
         config.ping_interval = options.ping_interval;
+        config.stall_timeout = options.stall_timeout;
+        config.keep_alive = options.keep_alive;
         config.handshake_timeout = deadline.into_std().saturating_duration_since(now);
         config.budget = options.budget.clone();
         let mut proto = proto::Session::new(config, now);
-        proto.handle(now, Input::Connected(token));
+        proto.handle(now, Input::Connected(link.token));
         let shared = Arc::new(Shared::new(session_id, proto));
-        let driver = Driver::new(Arc::clone(&shared), options.clone(), websocket);
+        let driver = Driver::new(Arc::clone(&shared), options.clone(), link.websocket, link.reconnect);
         tokio::spawn(supervise(driver, Arc::clone(&shared), control, options));
 
         let holder = Arc::new(Holder { shared });
@@ -173,6 +185,12 @@ impl Session {
         self.mode
     }
 
+    /// Whether the session can carry data at the moment, and every change of that.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.holder.shared.health.subscribe()
+    }
+
     /// The smoothed round trip time to the agent.
     #[must_use]
     pub fn rtt(&self) -> Duration {
@@ -202,6 +220,12 @@ impl Session {
         }
     }
 
+    /// The machine or the network may have woken: a lost websocket is tried again at once, and whether the present one
+    /// still lives is found out within seconds.
+    pub fn wake(&self) {
+        self.holder.shared.wake();
+    }
+
     /// Completes when the session has ended, for whatever reason; at once if it has. Cancel-safe.
     pub fn closed(&self) -> impl Future<Output = CloseReason> + Send + use<> {
         let mut status = self.holder.shared.status.subscribe();
@@ -220,6 +244,13 @@ impl Session {
         self.holder.shared.end();
         finished(&self.holder.shared).await
     }
+}
+
+/// The websocket of a new session, what opens its data channel, and what replaces it.
+struct FirstLink<S> {
+    token: Token,
+    websocket: WebSocketStream<S>,
+    reconnect: Option<Reconnect<S>>,
 }
 
 /// StartSession. In a task of its own, because a call that nobody waits for any more may still succeed, and then there
@@ -288,14 +319,19 @@ async fn supervise<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     options: SessionOptions,
 ) {
     // A task of its own: a bug in it must not leave the session, and those who wait for it, behind.
-    let ended = match tokio::spawn(driver).await {
-        Ok(ended) => ended,
-        Err(_) => {
-            shared.abandon(crashed());
-            Ended { reason: crashed(), terminate: true }
+    let mut driving = tokio::spawn(driver);
+    let mut wakes = options.wake.clone();
+    let ended = loop {
+        tokio::select! {
+            ended = &mut driving => break ended,
+            () = wake::woken(&mut wakes) => shared.wake(),
         }
     };
+    let ended = ended.unwrap_or_else(|_| Ended { reason: crashed(), terminate: true });
+    // If the driver had no time for it. And there are those who do not wait for data, but only for this.
+    shared.abandon(ended.reason.clone());
     tracing::debug!(session = %shared.id, reason = %ended.reason, terminate = ended.terminate, "session ended");
+    shared.health.send_replace(Health::Ended(ended.reason.clone()));
     shared.status.send_replace(Status::Closed(ended.reason.clone()));
     shared.can_open.notify_waiters();
     if ended.terminate {

@@ -78,7 +78,7 @@ pub trait ControlPlane: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ControlErrorKind {
-    /// No credentials were found.
+    /// No credentials were found, or for ResumeSession none could be had because the role may not be used.
     NoCredentials,
     /// Credentials are expired or not accepted.
     ExpiredCredentials,
@@ -112,6 +112,13 @@ impl ControlErrorKind {
     pub fn is_transient(self) -> bool {
         matches!(self, Self::Throttled | Self::Service | Self::Network | Self::TargetNotConnected)
     }
+
+    /// Whether a session that was ready is worth trying for as long as it takes: what passes by itself, and what
+    /// passes when somebody logs in again or sets a clock, while the tunnel waits.
+    #[must_use]
+    pub fn heals(self) -> bool {
+        self.is_transient() || matches!(self, Self::ExpiredCredentials | Self::NoCredentials | Self::ClockSkew)
+    }
 }
 
 /// A call of the AWS API that failed: which, on what, and why.
@@ -129,4 +136,30 @@ pub struct ControlError {
     /// The error below.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ControlErrorKind as Kind;
+
+    #[test]
+    fn what_passes_heals_and_what_is_decided_does_not() {
+        for (kind, transient, heals) in [
+            (Kind::Network, true, true),
+            (Kind::Throttled, true, true),
+            (Kind::Service, true, true),
+            (Kind::TargetNotConnected, true, true),
+            (Kind::ExpiredCredentials, false, true),
+            (Kind::NoCredentials, false, true),
+            (Kind::ClockSkew, false, true),
+            (Kind::NoRegion, false, false),
+            (Kind::AccessDenied, false, false),
+            (Kind::InvalidDocument, false, false),
+            (Kind::InvalidRequest, false, false),
+            (Kind::NoSuchSession, false, false),
+            (Kind::BadAnswer, false, false),
+        ] {
+            assert_eq!((kind.is_transient(), kind.heals()), (transient, heals), "{kind:?}");
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! The task of a session: one poll function that moves messages between the websocket and the state machine.
+//! The task of a session: one poll function that moves messages between the websocket and the state machine, and finds
+//! another websocket when one is lost.
 //!
 //! ```text
 //!             ┌── read a batch, hash it ──┐            ┌── hash, write, flush once ──┐
@@ -16,6 +17,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use futures_util::{Sink, Stream as _};
@@ -30,11 +32,12 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    SessionEvent, SessionOptions, clock,
+    Health, SessionEvent, SessionOptions, clock,
+    reconnector::{Attempt, Attempting, Failure},
     shared::{Shared, State, Status},
 };
 use crate::{
-    proto::{Cause, CloseReason, Event, Inbound, Initiator, Input, Output, StreamId, Transmit},
+    proto::{Cause, CloseReason, Event, Inbound, Initiator, Input, Output, StreamId, Transmit, limits},
     wire,
 };
 
@@ -46,6 +49,9 @@ const READ_BYTES: usize = 256 << 10;
 const WRITE_MESSAGES: usize = 32;
 /// Passes in one poll, so that one busy session does not keep a worker to itself.
 const PASSES: usize = 16;
+/// How often an attempt may be made anew: on a network that comes and goes, one that was never brought to its end would
+/// never succeed.
+const RESTART: Duration = Duration::from_secs(10);
 /// What the genuine programs put into their pings.
 const PING: &[u8] = b"keepalive";
 
@@ -55,10 +61,17 @@ pub(super) struct Ended {
     pub(super) terminate: bool,
 }
 
+/// Starts an attempt to replace a lost websocket.
+pub(super) type Reconnect<S> = Box<dyn Fn() -> Attempting<S> + Send>;
+
 pub(super) struct Driver<S> {
     shared: Arc<Shared>,
     options: SessionOptions,
-    websocket: WebSocketStream<S>,
+    link: Link<S>,
+    /// None: the session ends with its websocket.
+    reconnect: Option<Reconnect<S>>,
+    /// Since when there is no websocket, or none that is known to carry the session on.
+    lost_at: Option<Instant>,
     sleep: Pin<Box<Sleep>>,
     deadline: Option<Instant>,
     inputs: Vec<Input>,
@@ -71,15 +84,53 @@ pub(super) struct Driver<S> {
     needs_flush: bool,
     ping_unflushed: bool,
     wants_messages: bool,
+    /// An attempt is new: it has not been polled yet.
+    unpolled: bool,
+    /// Attempts to replace the websocket that have failed since it was lost.
+    attempts: u32,
+    /// When a websocket that takes nothing and says nothing is given up: what it does not take cannot be answered, and
+    /// a ping is behind it.
+    blocked_until: Option<Instant>,
+    /// The machine or the network may have woken, and nothing was heard since.
+    suspect: bool,
+    /// When an attempt was last made anew because of that.
+    restarted: Option<Instant>,
+    /// When it is to be made anew once more, if it is not over by then.
+    restart_at: Option<Instant>,
+    /// How long the answer to a probe may take.
+    probe_timeout: Duration,
+    /// The session cannot be carried on.
+    given_up: Option<CloseReason>,
     ended: Option<Ended>,
 }
 
+/// What is told outside the lock, in the order in which it happened.
+enum News {
+    Event(Event),
+    Lost(String),
+}
+
+/// The way to the gateway.
+enum Link<S> {
+    Open(Box<WebSocketStream<S>>),
+    /// Lost; the state machine says when to try again.
+    Down,
+    Dialling(Attempting<S>),
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    pub(super) fn new(shared: Arc<Shared>, options: SessionOptions, websocket: WebSocketStream<S>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        options: SessionOptions,
+        websocket: WebSocketStream<S>,
+        reconnect: Option<Reconnect<S>>,
+    ) -> Self {
         Self {
             shared,
             options,
-            websocket,
+            link: Link::Open(Box::new(websocket)),
+            reconnect,
+            lost_at: None,
             sleep: Box::pin(sleep_until(Instant::now())),
             deadline: None,
             inputs: Vec::with_capacity(READ_MESSAGES),
@@ -90,6 +141,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             needs_flush: false,
             ping_unflushed: false,
             wants_messages: true,
+            unpolled: false,
+            attempts: 0,
+            blocked_until: None,
+            suspect: false,
+            restarted: None,
+            restart_at: None,
+            probe_timeout: limits::PROBE,
+            given_up: None,
             ended: None,
         }
     }
@@ -97,11 +156,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Takes a batch of messages. True if there may be more.
     fn read(&mut self, cx: &mut Context<'_>) -> bool {
         let mut bytes = 0;
+        let Link::Open(websocket) = &mut self.link else { return false };
         while self.wants_messages && self.lost.is_none() {
             if self.inputs.len() >= READ_MESSAGES || bytes >= READ_BYTES {
                 return true;
             }
-            let Poll::Ready(message) = Pin::new(&mut self.websocket).poll_next(cx) else { break };
+            let Poll::Ready(message) = Pin::new(&mut **websocket).poll_next(cx) else { break };
+            self.blocked_until = None;
+            self.suspect = false;
             match message {
                 Some(Ok(Message::Binary(frame))) => {
                     bytes += frame.len();
@@ -128,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         },
                     ));
                 }
-                Some(Err(error)) => self.lost = Some(error.to_string()),
+                Some(Err(error)) => self.lost = Some(loss(&error)),
                 None => self.lost = Some("the gateway closed the websocket".to_owned()),
             }
         }
@@ -141,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Nothing can be written any more.
     fn break_off(&mut self, error: &tungstenite::Error) {
-        self.broken.get_or_insert_with(|| error.to_string());
+        self.broken.get_or_insert_with(|| loss(error));
         self.outbox.clear();
         self.needs_flush = false;
         self.ping_unflushed = false;
@@ -150,23 +212,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Feeds the state machine and takes out what it wants done.
     fn exchange(&mut self, cx: &Context<'_>) {
         let now = clock::now();
-        let due = self.deadline.is_some_and(|deadline| deadline.into_std() <= now);
+        let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline.into_std() <= now);
+        let (timeout, blocked, restart) = (due(self.deadline), due(self.blocked_until), due(self.restart_at));
         let mut transmits = Vec::new();
-        let mut events = Vec::new();
+        let mut news = Vec::new();
         let mut wakers = Vec::new();
         let mut ping = false;
+        // What may be slow to drop, or call back, is dropped outside the lock.
+        let mut old = None;
+        let shared = Arc::clone(&self.shared);
         {
-            let mut state = self.shared.lock();
+            let mut state = shared.lock();
             for input in self.inputs.drain(..) {
                 state.proto.handle(now, input);
             }
-            if due {
+            if timeout {
                 state.proto.handle(now, Input::Timeout);
             }
+            if std::mem::take(&mut state.woken) || restart {
+                old = self.wake();
+            }
+            if let Some(reason) = self.given_up.take() {
+                state.proto.abort(reason);
+            }
+            if blocked && self.lost.is_none() {
+                self.lost = Some("the gateway takes nothing and says nothing".to_owned());
+            }
             if let Some(text) = self.lost.take() {
-                // A session that is ending ends as asked; any other is lost with its websocket.
-                state.proto.handle(now, Input::Disconnected);
-                state.proto.abort(CloseReason::new(Initiator::Transport, Cause::ConnectionLost(text)));
+                // What happened before the loss is told before it.
+                while let Output::Event(event) = state.proto.poll_event(now) {
+                    collect_wakers(&mut state, &event, &mut wakers);
+                    news.push(News::Event(event));
+                }
+                old = self.lose(now, &mut state, text, &mut news).or(old);
             }
             self.drained = false;
             let deadline = loop {
@@ -175,13 +253,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 match output {
                     Output::Transmit(transmit) => transmits.push(transmit),
                     Output::Ping => ping = true,
+                    Output::Event(Event::Unresponsive) => {
+                        let text = "the gateway does not answer pings".to_owned();
+                        old = self.lose(now, &mut state, text, &mut news).or(old);
+                    }
                     Output::Event(event) => {
                         collect_wakers(&mut state, &event, &mut wakers);
-                        if event == Event::Unresponsive {
-                            let text = "the gateway does not answer pings".to_owned();
-                            state.proto.abort(CloseReason::new(Initiator::Transport, Cause::ConnectionLost(text)));
-                        }
-                        events.push(event);
+                        news.push(News::Event(event));
                     }
                     Output::Timeout(deadline) => {
                         self.drained = writable;
@@ -191,11 +269,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             };
             self.deadline = deadline.map(Instant::from_std);
             self.wants_messages = state.proto.wants_messages();
+            self.probe_timeout = state.proto.probe_timeout();
             state.driver = Some(cx.waker().clone());
         }
+        drop(old);
         wakers.into_iter().for_each(Waker::wake);
-        for event in events {
-            self.tell(event);
+        for news in news {
+            match news {
+                News::Event(event) => self.tell(event),
+                News::Lost(cause) => self.tell_loss(cause),
+            }
         }
         for transmit in transmits {
             self.outbox.push_back(match transmit {
@@ -207,10 +290,114 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             });
         }
-        if ping {
+        if !matches!(self.link, Link::Open(_)) {
+            // Hashed and kept, so that they can be sent again.
+            self.outbox.clear();
+        } else if ping {
             self.outbox.push_back(Message::Ping(bytes::Bytes::from_static(PING)));
             self.ping_unflushed = true;
         }
+    }
+
+    /// The machine or the network may have woken: what waits for an answer may wait in vain. Returns what is to be
+    /// dropped.
+    fn wake(&mut self) -> Option<Link<S>> {
+        match (&self.link, &self.reconnect) {
+            (Link::Open(_), _) => {
+                self.suspect = true;
+                let soon = Instant::now() + self.probe_timeout;
+                self.blocked_until = self.blocked_until.map(|until| until.min(soon));
+                None
+            }
+            (Link::Dialling(_), Some(reconnect)) => {
+                if let Some(not_before) = self.restarted.map(|at| at + RESTART).filter(|at| *at > Instant::now()) {
+                    self.restart_at = Some(not_before);
+                    return None;
+                }
+                self.restarted = Some(Instant::now());
+                self.restart_at = None;
+                self.unpolled = true;
+                Some(std::mem::replace(&mut self.link, Link::Dialling(reconnect())))
+            }
+            _ => None,
+        }
+    }
+
+    /// The websocket is gone. A session that is ending ends as asked; one that cannot be resumed, or was not ready yet,
+    /// is lost with it. Returns what is to be dropped.
+    fn lose(
+        &mut self,
+        now: std::time::Instant,
+        state: &mut State,
+        text: String,
+        news: &mut Vec<News>,
+    ) -> Option<Link<S>> {
+        if !matches!(self.link, Link::Open(_)) {
+            return None;
+        }
+        let old = std::mem::replace(&mut self.link, Link::Down);
+        self.broken = None;
+        self.outbox.clear();
+        self.needs_flush = false;
+        self.ping_unflushed = false;
+        self.blocked_until = None;
+        self.suspect = false;
+        let ready = state.proto.is_ready();
+        state.proto.handle(now, Input::Disconnected);
+        if state.proto.closed().is_none() {
+            if self.reconnect.is_none() || !ready {
+                state.proto.abort(CloseReason::new(Initiator::Transport, Cause::ConnectionLost(text)));
+            } else {
+                news.push(News::Lost(text));
+            }
+        }
+        Some(old)
+    }
+
+    fn tell_loss(&mut self, cause: String) {
+        tracing::debug!(session = %self.shared.id, cause, "websocket lost");
+        // One that never said anything was an attempt that failed.
+        if self.lost_at.is_some() {
+            self.attempts = self.attempts.saturating_add(1);
+        }
+        let since = *self.lost_at.get_or_insert_with(Instant::now);
+        self.set_health(Health::Reconnecting { since });
+        self.options.tell(SessionEvent::Reconnecting { attempt: self.attempts, cause, kind: None });
+    }
+
+    fn set_health(&self, health: Health) {
+        self.shared.health.send_if_modified(|present| {
+            let changed = *present != health;
+            *present = health;
+            changed
+        });
+    }
+
+    /// Goes on with the attempt to replace the websocket. True if it is over.
+    fn dial(&mut self, cx: &mut Context<'_>) -> bool {
+        self.unpolled = false;
+        let Link::Dialling(attempt) = &mut self.link else { return false };
+        let Poll::Ready(attempt) = attempt.as_mut().poll(cx) else { return false };
+        (self.restarted, self.restart_at) = (None, None);
+        self.link = Link::Down;
+        match attempt {
+            Attempt::Open(token, websocket) => {
+                self.link = Link::Open(websocket);
+                self.inputs.push(Input::Connected(token));
+            }
+            Attempt::Failed(failure) => {
+                self.attempts = self.attempts.saturating_add(1);
+                let Failure { cause, kind } = failure;
+                tracing::debug!(session = %self.shared.id, attempt = self.attempts, cause, "not resumed");
+                self.inputs.push(Input::ConnectFailed);
+                self.options.tell(SessionEvent::Reconnecting { attempt: self.attempts, cause, kind });
+            }
+            Attempt::Over => self.given_up = Some(CloseReason::new(Initiator::Service, Cause::SessionOver)),
+            Attempt::Denied(Failure { cause, .. }) => {
+                self.given_up = Some(CloseReason::new(Initiator::Library, Cause::NotResumable(cause)));
+            }
+        }
+        true
     }
 
     fn tell(&mut self, event: Event) {
@@ -219,14 +406,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         match event {
             Event::Ready { .. } => {
+                self.options.tell(SessionEvent::Ready);
                 self.shared.status.send_replace(Status::Ready);
             }
             Event::CustomerMessage(text) => self.options.tell(SessionEvent::CustomerMessage(text)),
             Event::CanOpen => self.shared.can_open.notify_waiters(),
             Event::DestinationRefused(_) => self.options.tell(SessionEvent::DestinationRefused),
             Event::Paused(paused) => self.options.tell(SessionEvent::Paused(paused)),
-            Event::Stalled(stalled) => self.options.tell(SessionEvent::Stalled(stalled)),
+            Event::Stalled(stalled) => {
+                // While there is no websocket, that says more.
+                if self.lost_at.is_none() {
+                    self.set_health(if stalled { Health::Stalled } else { Health::Ready });
+                }
+                self.options.tell(SessionEvent::Stalled(stalled));
+            }
+            Event::Reconnect { .. } => {
+                if let (Link::Down, Some(reconnect)) = (&self.link, &self.reconnect) {
+                    self.link = Link::Dialling(reconnect());
+                    self.unpolled = true;
+                }
+            }
+            Event::Resumed => {
+                self.attempts = 0;
+                if let Some(since) = self.lost_at.take() {
+                    let outage = since.elapsed();
+                    tracing::debug!(session = %self.shared.id, ?outage, "resumed");
+                    let stalled = self.shared.lock().proto.is_stalled();
+                    self.set_health(if stalled { Health::Stalled } else { Health::Ready });
+                    self.options.tell(SessionEvent::Resumed { outage });
+                }
+            }
             Event::Backpressure(behind) => self.options.tell(SessionEvent::Backpressure(behind)),
+            Event::Unanswered(streams) => self.options.tell(SessionEvent::Unanswered(streams)),
             Event::SlowReader(_) => self.options.tell(SessionEvent::SlowReader),
             Event::Closed { reason, terminate } => self.ended = Some(Ended { reason, terminate }),
             Event::Readable(_) | Event::Writable(_) | Event::Unresponsive => {}
@@ -235,37 +446,67 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Hands over what is in the outbox, and flushes once all there was to say is handed over.
     fn write(&mut self, cx: &mut Context<'_>) {
+        let Link::Open(websocket) = &mut self.link else { return };
         while !self.outbox.is_empty() {
-            match Pin::new(&mut self.websocket).poll_ready(cx) {
-                Poll::Pending => return,
+            match Pin::new(&mut **websocket).poll_ready(cx) {
+                Poll::Pending => return self.blocked(),
                 Poll::Ready(Err(error)) => return self.break_off(&error),
                 Poll::Ready(Ok(())) => {}
             }
             let Some(message) = self.outbox.pop_front() else { return };
             self.needs_flush = true;
-            if let Err(error) = Pin::new(&mut self.websocket).start_send(message) {
+            self.blocked_until = None;
+            if let Err(error) = Pin::new(&mut **websocket).start_send(message) {
                 return self.break_off(&error);
             }
         }
         if self.needs_flush && (self.drained || self.ended.is_some()) {
-            match Pin::new(&mut self.websocket).poll_flush(cx) {
-                Poll::Pending => return,
+            match Pin::new(&mut **websocket).poll_flush(cx) {
+                Poll::Pending => return self.blocked(),
                 Poll::Ready(Err(error)) => return self.break_off(&error),
                 Poll::Ready(Ok(())) => self.needs_flush = false,
             }
+            self.blocked_until = None;
             if std::mem::take(&mut self.ping_unflushed) {
                 self.inputs.push(Input::PingSent);
             }
         }
     }
 
+    /// The websocket takes nothing at the moment. While it is not read, it is not known to be silent.
+    fn blocked(&mut self) {
+        if self.wants_messages {
+            let two_intervals = self.options.ping_interval.saturating_mul(2);
+            let patience = if self.suspect { self.probe_timeout } else { two_intervals.max(self.probe_timeout) };
+            self.blocked_until = self.blocked_until.or_else(|| Instant::now().checked_add(patience));
+        } else {
+            self.blocked_until = None;
+        }
+    }
+
     /// True if the deadline has come.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(deadline) = self.deadline else { return false };
+        let deadlines = [self.deadline, self.blocked_until, self.restart_at];
+        let Some(deadline) = deadlines.into_iter().flatten().min() else { return false };
         if self.sleep.deadline() != deadline {
             self.sleep.as_mut().reset(deadline);
         }
         self.sleep.as_mut().poll(cx).is_ready()
+    }
+}
+
+/// Why a websocket was lost, in words for people.
+fn loss(error: &tungstenite::Error) -> String {
+    use tungstenite::{Error, error::ProtocolError};
+
+    match error {
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => "it was cut".to_owned(),
+        // That TLS had no orderly end either says nothing more.
+        Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => "it was cut".to_owned(),
+        Error::Io(error) => error.to_string(),
+        Error::ConnectionClosed | Error::AlreadyClosed => "the gateway closed the websocket".to_owned(),
+        Error::Protocol(error) => format!("the gateway broke the rules of websockets: {error}"),
+        error => error.to_string(),
     }
 }
 
@@ -298,7 +539,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         let this = self.get_mut();
         for _ in 0..PASSES {
-            let more = this.read(cx);
+            let dialled = this.dial(cx);
+            let more = this.read(cx) || dialled;
             let was_reading = this.wants_messages;
             this.exchange(cx);
             // Only a read tells the websocket whom to wake: it must not wait for the next pass.
@@ -311,6 +553,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             let again = more
                 || !this.inputs.is_empty()
                 || this.lost.is_some()
+                || this.given_up.is_some()
+                || this.unpolled
                 || this.broken.is_some()
                 || (!this.drained && !unwritten)
                 || this.poll_deadline(cx);
@@ -320,5 +564,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tungstenite::{Error, error::ProtocolError};
+
+    use super::*;
+
+    #[test]
+    fn losses_are_told_in_plain_words() {
+        for (error, told) in [
+            (Error::Protocol(ProtocolError::ResetWithoutClosingHandshake), "it was cut"),
+            (Error::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "no close_notify")), "it was cut"),
+            (Error::Io(io::Error::other("no route")), "no route"),
+            (Error::AlreadyClosed, "the gateway closed the websocket"),
+        ] {
+            assert_eq!(loss(&error), told);
+        }
     }
 }

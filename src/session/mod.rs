@@ -9,20 +9,28 @@ pub mod control;
 mod dialer;
 mod driver;
 mod error;
+mod health;
 mod options;
+mod race;
+mod reconnector;
 mod shared;
 mod stream;
 mod stream_url;
 mod transport;
+mod wake;
 
 pub use connection::Session;
 pub use control::{
     BoxFuture, ControlError, ControlErrorKind, ControlPlane, Grant, QueryForm, SessionId, StartRequest, Token,
 };
-pub use dialer::{DialError, Dialer, websocket_config};
+pub use dialer::{Dial, DialError, Dialer, Dialled, websocket_config};
 pub use error::{ConnectError, OpenError};
+pub use health::Health;
 pub use options::{Observer, SessionEvent, SessionOptions};
 pub use stream::Stream;
 pub use stream_url::{StreamUrl, StreamUrlError};
+pub use transport::Transport;
+pub use wake::watch_for_wake;
+pub(crate) use wake::woken;
 
 pub use crate::proto::Mode;

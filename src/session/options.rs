@@ -2,8 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::SessionId;
-use crate::proto::ProcessBudget;
+use tokio::sync::watch;
+
+use super::{ControlErrorKind, SessionId};
+use crate::proto::{ProcessBudget, limits};
 
 /// What an observer of a session is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +13,8 @@ use crate::proto::ProcessBudget;
 pub enum SessionEvent {
     /// StartSession succeeded.
     Started(SessionId),
+    /// The session can carry data.
+    Ready,
     /// Text that the administrator wants users to see.
     CustomerMessage(String),
     /// The gateway refused the signed upgrade and accepted an unsigned one: `ssmmessages:OpenDataChannel` is missing.
@@ -22,6 +26,23 @@ pub enum SessionEvent {
     /// The agent has acknowledged nothing and said nothing for ten seconds (true), or does again (false): a destination
     /// that takes nothing, or an agent that is gone.
     Stalled(bool),
+    /// The websocket was lost, or an attempt to replace it has failed. Attempts go on.
+    Reconnecting {
+        /// 0 at the loss, then one more for each attempt that failed.
+        attempt: u32,
+        /// Why the websocket was lost, or why the attempt failed.
+        cause: String,
+        /// What kind of failure, if the API or the signature failed.
+        kind: Option<ControlErrorKind>,
+    },
+    /// Another websocket carries the session on: nothing was lost.
+    Resumed {
+        /// From the loss of the one before.
+        outage: Duration,
+    },
+    /// So many connections have had no byte from the destination for ten seconds, although they wait for their first:
+    /// the destination may not answer, and the agent dials one after another. Told once until one of them has.
+    Unanswered(usize),
     /// Reading of the websocket stopped (true) because local readers are slow, or goes on (false).
     Backpressure(bool),
     /// A stream was reset because its reader had held up the others.
@@ -41,6 +62,14 @@ pub struct SessionOptions {
     pub ping_interval: Duration,
     /// From StartSession to ready. Default 30 s.
     pub connect_timeout: Duration,
+    /// Data that the agent has not acknowledged, and silence, for this long: the session is given up. Default 300 s,
+    /// at least 10 s.
+    pub stall_timeout: Duration,
+    /// How often the idle timeout of the service is kept from ending the session; `None`: never, because an account's
+    /// policy wants idle sessions to end.
+    pub keep_alive: Option<Duration>,
+    /// Tells that the machine or the network may have woken, as from [`watch_for_wake`](super::watch_for_wake).
+    pub wake: Option<watch::Receiver<u64>>,
     /// Told what happens.
     pub observer: Option<Observer>,
     /// Bounds that all sessions with clones of these options share.
@@ -52,6 +81,9 @@ impl Default for SessionOptions {
         Self {
             ping_interval: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(30),
+            stall_timeout: limits::STALL_TIMEOUT,
+            keep_alive: None,
+            wake: None,
             observer: None,
             budget: ProcessBudget::default(),
         }

@@ -10,8 +10,8 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{SessionId, clock};
-use crate::proto::{self, CloseReason, StreamId};
+use super::{Health, SessionId, clock};
+use crate::proto::{self, CloseReason, Input, StreamId};
 
 /// How far a session has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,7 @@ pub(super) struct Shared {
     pub(super) id: SessionId,
     state: Mutex<State>,
     pub(super) status: watch::Sender<Status>,
+    pub(super) health: watch::Sender<Health>,
     /// A session of one connection at a time is free again.
     pub(super) can_open: Notify,
     /// Whose turn it is to wait for that: first come, first served.
@@ -38,6 +39,8 @@ pub(super) struct State {
     pub(super) proto: proto::Session,
     pub(super) streams: HashMap<StreamId, Wakers>,
     pub(super) driver: Option<Waker>,
+    /// An attempt to reconnect that is under way may wait for an answer that will never come.
+    pub(super) woken: bool,
 }
 
 /// Who waits for a stream.
@@ -51,8 +54,9 @@ impl Shared {
     pub(super) fn new(id: SessionId, proto: proto::Session) -> Self {
         Self {
             id,
-            state: Mutex::new(State { proto, streams: HashMap::new(), driver: None }),
+            state: Mutex::new(State { proto, streams: HashMap::new(), driver: None, woken: false }),
             status: watch::Sender::new(Status::Connecting),
+            health: watch::Sender::new(Health::Ready),
             can_open: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
         }
@@ -75,7 +79,7 @@ impl Shared {
         result
     }
 
-    /// Ends everything in place of a driver that is gone.
+    /// Ends what has not ended, for a driver that is gone, and wakes everybody who waits for a stream.
     pub(super) fn abandon(&self, reason: CloseReason) {
         let waiting: Vec<_> = {
             let mut state = self.lock();
@@ -83,6 +87,15 @@ impl Shared {
             state.streams.values_mut().flat_map(|wakers| [wakers.read.take(), wakers.write.take()]).collect()
         };
         waiting.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// The machine or the network may have woken.
+    pub(super) fn wake(&self) {
+        self.change(|state| {
+            state.proto.handle(clock::now(), Input::Wake);
+            state.woken = true;
+            ((), true)
+        });
     }
 
     /// Asks for the end. Harmless if it has come already.

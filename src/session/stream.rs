@@ -46,12 +46,13 @@ impl Stream {
         self.holder.shared.lock().proto.rtt()
     }
 
-    /// Completes when the stream is reset because its reader holds up the others of the session: for a reader that is
-    /// not reading, and would not learn of it. What it has not read is gone.
-    pub fn poll_reset(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Completes when the stream is cut, with the error that reading it would come to: for a reader that is not
+    /// reading, and would not learn of it. Cut is a stream whose reader holds up the others of the session, and one
+    /// that had not ended when its session did; what had ended before stays complete.
+    pub fn poll_cut(&self, cx: &Context<'_>) -> Poll<io::Error> {
         self.holder.shared.change(|state| {
-            if state.proto.was_reset(self.id) {
-                return (Poll::Ready(()), false);
+            if let Some(error) = state.proto.cut(self.id) {
+                return (Poll::Ready(io_error(error)), false);
             }
             self.wait(state, cx, |wakers| &mut wakers.read);
             (Poll::Pending, false)

@@ -13,19 +13,33 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 /// TCP, with TLS everywhere but on loopback.
-pub(super) enum Transport {
+#[derive(Debug)]
+pub struct Transport(Kind);
+
+#[derive(Debug)]
+enum Kind {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Transport {
+    pub(super) fn plain(tcp: TcpStream) -> Self {
+        Self(Kind::Plain(tcp))
+    }
+
+    pub(super) fn tls(tls: TlsStream<TcpStream>) -> Self {
+        Self(Kind::Tls(Box::new(tls)))
+    }
+}
+
 macro_rules! forward {
     ($self:expr, $io:ident => $call:expr) => {
-        match $self.get_mut() {
-            Transport::Plain(io) => {
+        match &mut $self.get_mut().0 {
+            Kind::Plain(io) => {
                 let $io = Pin::new(io);
                 $call
             }
-            Transport::Tls(io) => {
+            Kind::Tls(io) => {
                 let $io = Pin::new(io);
                 $call
             }

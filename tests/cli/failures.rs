@@ -1,6 +1,6 @@
 //! Everything that can be wrong before ready: one clear error, a hint, the right status, and no session left.
 
-use ssmfwd::emulator::{EmulatorState, EndedBy};
+use ssmfwd::emulator::{Action, EmulatorState, EndedBy};
 
 use crate::harness::{Destination, Ended, Program, RefusingPort, World};
 
@@ -105,7 +105,7 @@ async fn missing_credentials_are_status_4() {
 #[tokio::test]
 async fn expired_credentials_are_status_4() {
     let (ended, state) = fails(World::with(|config| config.expired_credentials = true), &[], 4).await;
-    ended.expect_stderr("expired").expect_stderr("hint: log in again, as with `aws sso login`");
+    ended.expect_stderr("expired").expect_stderr("hint: the keys come from the environment");
     assert!(state.calls_of("StartSession") >= 1);
 }
 
@@ -167,6 +167,18 @@ async fn an_agent_that_does_not_come_is_status_1_and_leaves_no_session() {
         .expect_stderr("timed out: the agent did not complete the handshake")
         .expect_stderr("hint: allow more time with --connect-timeout");
     assert_eq!((state.sessions_started, state.ended_by(EndedBy::Api)), (1, 1));
+}
+
+/// The agent refuses what comes early, so that the session does not get ready.
+#[tokio::test]
+async fn a_session_that_the_service_ends_before_it_is_ready_is_status_7() {
+    let world = World::with(|config| config.refuse_early = Some(u32::MAX));
+    let program = world.start(&["0:127.0.0.1:9"]);
+    world.until("refused messages", |state| state.sessions.values().any(|session| session.up.messages > 3)).await;
+    world.emulator.act(Action::ChannelClosed { output: "maintenance".into() });
+    let ended = program.exit().await.expect_status(7).expect_stderr("maintenance");
+    assert!(!ended.stderr.contains("the agent refused"), "{}", ended.stderr);
+    world.settled().await;
 }
 
 #[tokio::test]

@@ -5,18 +5,22 @@
 //! emulator, program and destinations, on ports that the system chooses.
 #![cfg(unix)]
 
+mod dormant;
 mod emulator_program;
 mod ends;
 mod failures;
 mod faults;
 mod harness;
+mod interrupted;
 mod listeners;
 mod load;
-mod lost;
 mod main_path;
 mod modes;
+mod outage;
 mod payloads;
 mod refusals;
+mod replaced;
+mod resume;
 mod secrets;
 mod settings;
 mod several;

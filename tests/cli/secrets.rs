@@ -6,14 +6,15 @@ use crate::harness::{ApiRelay, Destination, Program, World};
 
 const PAYLOAD: &str = "PAYLOAD-MARKER-4711";
 
-/// The value of a JSON string member in recorded traffic.
-fn member(seen: &str, name: &str) -> String {
+/// The values of a JSON string member in recorded traffic: of the start, and of the resume.
+fn members(seen: &str, name: &str) -> Vec<String> {
     let start = format!("\"{name}\":\"");
-    let (_, rest) = seen.split_once(&start).unwrap_or_else(|| panic!("no {name} in what was relayed"));
-    rest.split('"').next().expect("a value").to_owned()
+    let values = seen.split(&start).skip(1).filter_map(|rest| rest.split('"').next());
+    values.map(str::to_owned).collect()
 }
 
-/// Runs the whole path with these variables and options, ends it in a failure, and looks for secrets in the output.
+/// Runs the whole path with these variables and options, a lost websocket and an end by the service included, and looks
+/// for secrets in the output.
 async fn tells_nothing(variables: &[(&str, &str)], options: &[&str]) {
     let (world, echo) = (World::ideal(), Destination::echo().await);
     let relay = ApiRelay::to(&world.emulator).await;
@@ -22,26 +23,34 @@ async fn tells_nothing(variables: &[(&str, &str)], options: &[&str]) {
     let mut command = world.command(&[&arguments, options].concat());
     command.envs(variables.iter().copied());
     let program = Program::start(command);
-    program.connect().await.echo(PAYLOAD.as_bytes()).await;
+    let mut client = program.connect().await;
+    client.echo(PAYLOAD.as_bytes()).await;
     program.event("connection_opened").await;
     world.emulator.act(Action::Disconnect);
-    let ended = program.exit().await.expect_status(7);
+    program.event("resumed").await;
+    client.echo(PAYLOAD.as_bytes()).await;
+    world.emulator.act(Action::ChannelClosed { output: "enough".into() });
+    program.event("dormant").await;
+    program.signal(rustix::process::Signal::TERM);
+    let ended = program.exit().await.expect_status(143);
     assert!(ended.stderr.lines().count() > 5, "nothing was logged:\n{}", ended.stderr);
 
     let seen = relay.seen().await;
     let signature = seen.split_once("Signature=").expect("a signed call").1.chars().take(64).collect::<String>();
-    let (token, url) = (member(&seen, "TokenValue"), member(&seen, "StreamUrl"));
-    assert!(token.len() > 20 && url.contains("cell-number"), "{token} {url}");
-    let cell = url.split_once("cell-number=").expect("a cell").1.to_owned();
     let mut secrets = vec![
-        ("the token", token),
         ("the signature", signature),
-        ("the StreamUrl's query", cell),
         ("the StreamUrl's query", "cell-number".to_owned()),
         ("a header", "Credential=".to_owned()),
         ("the payload", PAYLOAD.to_owned()),
         ("the payload", format!("{:?}", PAYLOAD.as_bytes())[1..20].to_owned()),
     ];
+    let (tokens, urls) = (members(&seen, "TokenValue"), members(&seen, "StreamUrl"));
+    assert!(tokens.len() >= 2 && urls.len() >= 2, "{tokens:?} {urls:?}");
+    for (token, url) in tokens.into_iter().zip(urls) {
+        assert!(token.len() > 20, "{token}");
+        let cell = url.split_once("cell-number=").expect("a cell").1.to_owned();
+        secrets.extend([("a token", token), ("a StreamUrl's query", cell)]);
+    }
     for (name, value) in world.emulator.env() {
         if ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"].contains(&name.as_str()) {
             secrets.push(("a key", value));

@@ -1,6 +1,7 @@
 //! Several forwards in one program.
 
-use ssmfwd::emulator::{EmulatorConfig, EndedBy};
+use ssmfwd::emulator::{Action, EmulatorConfig, EndedBy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Client, Destination, World};
 
@@ -56,16 +57,32 @@ async fn the_first_failure_in_command_order_decides() {
 }
 
 #[tokio::test]
-async fn a_lost_session_ends_its_neighbours_too() {
+async fn a_session_that_ends_does_not_concern_its_neighbours() {
     let (world, echo) = (World::ideal(), Destination::echo().await);
     let forward = format!("0:127.0.0.1:{}", echo.port);
     let program = world.start(&[&forward, &forward]);
     let started = program.events("session_started", 2).await;
     program.event("ready").await;
+    let mut clients = Vec::new();
+    for index in 0..2 {
+        let mut client = Client::to(program.addresses(index).await[0]).await;
+        client.echo(b"before").await;
+        clients.push(client);
+    }
     let second = started[1]["session_id"].as_str().expect("an id");
-    assert!(world.emulator.act_on(second, ssmfwd::emulator::Action::ChannelClosed { output: "enough".into() }));
-    let ended = program.exit().await.expect_status(7).expect_stderr("enough");
-    assert_eq!(ended.events_named("session_ended").len(), 2);
-    let state = world.settled().await;
-    assert_eq!((state.ended_by(EndedBy::Service), state.ended_by(EndedBy::Flag)), (1, 1));
+    assert!(world.emulator.act_on(second, Action::ChannelClosed { output: "enough".into() }));
+    assert_eq!(program.event("session_ended").await["session_id"], second);
+    program.event("dormant").await;
+    // Which of the two equal forwards had that session is not told.
+    program.event("connection_closed").await;
+    let mut served = 0;
+    for mut client in clients {
+        served += usize::from(client.0.write_all(b"after").await.is_ok() && client.0.read_u8().await.is_ok());
+    }
+    assert_eq!(served, 1);
+    for index in 0..2 {
+        Client::to(program.addresses(index).await[0]).await.echo(b"both serve").await;
+    }
+    let (_, state) = world.finish(program).await;
+    assert_eq!((state.sessions_started, state.ended_by(EndedBy::Service), state.ended_by(EndedBy::Flag)), (3, 1, 2));
 }

@@ -8,7 +8,16 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::harness::{ApiRelay, Closed, Destination, Program, World};
 
-const SIGNALS: [(Signal, i32); 3] = [(Signal::HUP, 129), (Signal::INT, 130), (Signal::TERM, 143)];
+/// All that a terminal, a supervisor or a careless script sends and that can be caught.
+const SIGNALS: [(Signal, i32); 7] = [
+    (Signal::HUP, 129),
+    (Signal::INT, 130),
+    (Signal::QUIT, 131),
+    (Signal::USR1, 138),
+    (Signal::USR2, 140),
+    (Signal::ALARM, 142),
+    (Signal::TERM, 143),
+];
 
 #[tokio::test]
 async fn after_ready_the_session_is_ended_with_the_flag() {
@@ -175,8 +184,10 @@ async fn a_second_ctrl_c_leaves_at_once() {
     program.signal(Signal::INT);
     program.line("SIGINT: ending").await;
     program.signal(Signal::INT);
-    program.exit().await.expect_status(130);
+    let ended = program.exit().await.expect_status(130);
     let state = world.emulator.state();
+    let session = state.sessions.keys().next().expect("a session");
+    ended.expect_stderr(&format!("warning: not ended, and may live until their idle timeout: {session}"));
     assert_eq!((state.live_sessions(), state.calls_of("TerminateSession")), (1, 0));
 }
 
@@ -200,6 +211,10 @@ async fn a_denied_end_is_a_warning() {
     world.emulator.act(Action::KillAgent);
     program.signal(Signal::TERM);
     let ended = program.exit().await.expect_status(143);
-    ended.expect_stderr("was not ended and lives until its idle timeout");
+    let (told, over) = (ended.events_named("not_terminated")[0].clone(), ended.events_named("session_ended")[0]);
+    assert_eq!(told["session_id"], over["session_id"]);
+    assert!(told["detail"].as_str().is_some_and(|why| why.contains("TerminateSession")), "{told}");
+    let ended = ended.expect_stderr("was not ended and lives until its idle timeout");
+    assert!(!ended.stderr.contains("not ended, and may live"), "said once: {}", ended.stderr);
     assert_eq!(world.emulator.state().live_sessions(), 1);
 }

@@ -1,86 +1,18 @@
 //! MariaDB: a server that speaks first, bulk data both ways, many clients at once.
 
-use std::{path::Path, process::Command, thread};
+mod server;
 
-use rustix::process::Signal;
-use tempfile::TempDir;
+use std::{path::Path, process::Command, thread};
 
 use super::{
     data::{self, Digest},
     figures::{Rate, Stopwatch},
-    program::{client, digest, feed, find, free_port, is_root, output, text, write},
+    program::{digest, feed, free_port, output, write},
     queries,
-    service::Service,
     tunnel::Tunnel,
 };
 
-const CLIENT: &str = "mariadb-client";
-const USER: &str = "interop";
-const PASSWORD: &str = "made-up";
-const DATABASE: &str = "interop";
-
-/// A private server.
-struct Server {
-    folder: TempDir,
-    port: u16,
-    service: Service,
-}
-
-impl Server {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder for temporary files");
-        let data = folder.path().join("data");
-        let mut install = client("mariadb-install-db", "mariadb-server");
-        install.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
-        install.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
-        let mut server = Command::new(find("mariadbd", "mariadb-server"));
-        if is_root() {
-            install.arg("--user=root");
-        }
-        output(&mut install);
-
-        let init = folder.path().join("init.sql");
-        write(
-            &init,
-            format!(
-                "CREATE DATABASE {DATABASE};\n\
-                 CREATE USER '{USER}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n\
-                 GRANT ALL ON {DATABASE}.* TO '{USER}'@'127.0.0.1';\n"
-            ),
-        );
-        let port = free_port();
-        server.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
-        server.arg(format!("--socket={}", folder.path().join("socket").display()));
-        server.arg(format!("--init-file={}", init.display())).arg(format!("--port={port}"));
-        server.args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--local-infile=1"]);
-        server.args(["--innodb-flush-log-at-trx-commit=0", "--max-allowed-packet=64M"]);
-        if is_root() {
-            server.arg("--user=root");
-        }
-        let mut service = Service::start("mariadbd", &mut server);
-        // The last line of "ready for connections".
-        service.wait_for_line(None, |line| line.contains(&format!("port: {port} ")));
-        Self { folder, port, service }
-    }
-
-    fn end(self) {
-        let (status, lines) = self.service.end(Signal::TERM);
-        assert!(status.success(), "{lines:?}");
-    }
-}
-
-/// A client of the server behind a local port.
-fn program(name: &str, port: u16) -> Command {
-    let mut command = client(name, CLIENT);
-    command.args(["--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--user", USER]).env("MYSQL_PWD", PASSWORD);
-    command.arg(format!("--port={port}")).args(["--max-allowed-packet=64M", "--default-character-set=utf8mb4"]);
-    command
-}
-
-fn sql(port: u16, statements: &str) -> String {
-    let mut command = program("mariadb", port);
-    text(command.args(["--batch", "--skip-column-names", "--local-infile=1", "-e", statements, DATABASE]))
-}
+use server::{DATABASE, Server, program, sql};
 
 /// Creates a table and loads a file into it.
 fn load(port: u16, table: &str, file: &Path) {
@@ -121,7 +53,7 @@ fn escape(value: &[u8], row: &mut Vec<u8>) {
 /// same data as without the tunnel.
 fn load_dump_restore(tunnel: &Tunnel, server: &Server, size: u64, questions: u64) {
     let (through, direct) = (tunnel.port(0), server.port);
-    let rows = server.folder.path().join("rows");
+    let rows = server.folder().join("rows");
     let size = data::write_rows(&rows, size, escape);
 
     let (loaded, times) = thread::scope(|scope| {
@@ -148,7 +80,7 @@ fn load_dump_restore(tunnel: &Tunnel, server: &Server, size: u64, questions: u64
     assert_eq!(dumped, expected);
 
     // The dump itself, as statements of a megabyte, into a table of its own.
-    let file = server.folder.path().join("dump");
+    let file = server.folder().join("dump");
     write(&file, output(&mut dump(through, "tunnelled")));
     assert_eq!(Digest::of_file(&file), expected);
     sql(through, "RENAME TABLE tunnelled TO original");

@@ -75,7 +75,11 @@ fn silence_is_of_our_own_making_while_reading_is_stopped() {
     let stream = peer.open();
     peer.drain();
     peer.acknowledge_all();
-    while peer.session.wants_messages() {
+    for messages in 0.. {
+        if !peer.session.wants_messages() {
+            break;
+        }
+        assert!(messages < 1000, "no bound");
         peer.output(psh(stream, vec![0; 60_000]));
     }
     peer.input(Input::PingSent);
@@ -97,7 +101,7 @@ fn no_ping_without_a_websocket() {
     peer.input(Input::PingSent);
     peer.input(Input::Disconnected);
     peer.pass(10 * PING);
-    assert_eq!((peer.lines(), peer.events()), (vec![], vec![]));
+    assert_eq!((peer.lines(), peer.events()), (vec![], vec![Event::Reconnect { attempt: 1 }]));
     peer.connect();
     assert!(peer.lines().contains(&"ping".to_owned()));
 }
@@ -169,7 +173,8 @@ fn a_pause_is_lifted_by_any_sign_that_the_agent_is_there() {
         let mut peer = paused();
         lift(&mut peer);
         assert!(peer.data_lines().contains(&"3 Output [PSH 3 held]".to_owned()), "{index}");
-        assert_eq!(peer.events(), [Event::Paused(false)], "{index}");
+        let events: Vec<_> = peer.events().into_iter().filter(|event| *event != Event::Resumed).collect();
+        assert_eq!(events, [Event::Paused(false)], "{index}");
     }
 }
 

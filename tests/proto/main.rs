@@ -2,8 +2,11 @@
 
 mod back_pressure;
 mod captures;
+mod dialling;
 mod ending;
+mod floods;
 mod fuzz;
+mod gaps;
 mod golden;
 mod handshake;
 mod liveness;
@@ -12,6 +15,7 @@ mod mux;
 mod notes;
 mod peer;
 mod purity;
+mod reconnect;
 mod recording;
 mod seeds;
 mod single;

@@ -13,7 +13,7 @@ use crate::peer::{NEW, Peer, acknowledgement, fin, message, ms, psh, request};
 const FIRST: StreamId = StreamId::FIRST;
 
 /// The end of a session: its reason, and whether TerminateSession is called.
-fn closed(peer: &mut Peer) -> Option<(CloseReason, bool)> {
+pub(crate) fn closed(peer: &mut Peer) -> Option<(CloseReason, bool)> {
     peer.events().into_iter().find_map(|event| match event {
         Event::Closed { reason, terminate } => Some((reason, terminate)),
         _ => None,
@@ -29,7 +29,7 @@ fn violation(peer: &mut Peer) -> String {
 }
 
 /// The session still carries data both ways.
-fn works(peer: &mut Peer) {
+pub(crate) fn works(peer: &mut Peer) {
     assert_eq!(peer.session.closed(), None);
     peer.lines();
     let stream = peer.open();

@@ -5,7 +5,7 @@ use ssmfwd::{
     wire::smux::{Command, FrameHeader, HEADER_LEN},
 };
 
-use crate::peer::{NEW, Peer, fin, psh};
+use crate::peer::{NEW, Peer, fin, ms, psh};
 
 /// The frames of a message: command, stream, length.
 fn frames(mut payload: &[u8]) -> Vec<(Command, u32, usize)> {
@@ -67,20 +67,22 @@ fn messages_carry_whole_frames_of_at_most_the_largest_payload() {
             peer.finish(stream);
         }
         peer.acknowledge_all();
-        let mut received = [Vec::new(), Vec::new()];
+        let (mut received, mut ended) = ([Vec::new(), Vec::new()], [false; 2]);
         for payload in peer.payloads() {
             assert!(payload.len() <= max_payload);
             let mut at = 0;
             for (command, stream, len) in frames(&payload) {
                 at += HEADER_LEN;
                 assert!(len <= limits::QUANTUM);
+                assert!(!ended[usize::from(stream == 5)], "at {max_payload}: the end is the last thing said");
+                ended[usize::from(stream == 5)] = command == Command::Fin;
                 if command == Command::Psh {
                     received[usize::from(stream == 5)].extend_from_slice(&payload[at..at + len]);
                 }
                 at += len;
             }
         }
-        assert!(received.iter().all(|bytes| *bytes == data), "at {max_payload}");
+        assert!(received.iter().all(|bytes| *bytes == data) && ended == [true; 2], "at {max_payload}");
     }
 }
 
@@ -293,4 +295,156 @@ fn a_refusal_does_not_touch_later_streams() {
     peer.drain();
     peer.output(fin(later));
     assert_eq!(peer.read(later).1, Ok(Read::End));
+}
+
+// --- no answer ----------------------------------------------------------------------------------------------
+
+const NOBODY: [usize; 0] = [];
+
+/// A session with this many streams whose SYNs are acknowledged. Forgets what was said.
+fn opened(streams: usize) -> (Peer, Vec<StreamId>) {
+    let mut peer = Peer::ready(NEW);
+    let streams = (0..streams).map(|_| peer.open()).collect();
+    settle(&mut peer);
+    (peer, streams)
+}
+
+/// Everything is acknowledged: the agent is well, whatever its destination does.
+fn settle(peer: &mut Peer) {
+    peer.drain();
+    peer.acknowledge_all();
+    peer.events();
+}
+
+fn unanswered(peer: &mut Peer) -> Vec<usize> {
+    let of_kind = |event| if let Event::Unanswered(count) = event { Some(count) } else { None };
+    peer.events().into_iter().filter_map(of_kind).collect()
+}
+
+/// What passes in a run of seconds, with the acknowledgements of an agent that is well.
+fn seconds(peer: &mut Peer, seconds: u64) -> Vec<usize> {
+    for _ in 0..seconds {
+        peer.pass(ms(1000));
+        peer.acknowledge_all();
+    }
+    unanswered(peer)
+}
+
+#[test]
+fn connections_without_a_first_byte_are_reported_after_ten_seconds_and_once() {
+    let (mut peer, streams) = opened(3);
+    peer.pass(limits::UNANSWERED - ms(1));
+    assert_eq!(unanswered(&mut peer), NOBODY, "not before its time");
+    peer.pass(ms(1));
+    assert_eq!(unanswered(&mut peer), [3]);
+    peer.open();
+    settle(&mut peer);
+    assert_eq!(seconds(&mut peer, 300), NOBODY, "they go on waiting: the same episode");
+    assert_eq!(peer.deadline, Some(peer.now + ms(10_000)), "and nothing but the next ping is waited for");
+    // The first dial has failed at last; the second begins, and does not succeed either.
+    peer.refuse();
+    peer.output(fin(streams[0]));
+    unanswered(&mut peer);
+    peer.pass(limits::UNANSWERED - ms(1));
+    assert_eq!(unanswered(&mut peer), NOBODY, "the wait of the second has just begun");
+    peer.pass(ms(1));
+    assert_eq!(unanswered(&mut peer), [3], "another episode");
+}
+
+#[test]
+fn an_answer_to_any_later_connection_clears_the_earlier_ones() {
+    for answer in [|id| psh(id, b"x"), fin] {
+        let (mut peer, streams) = opened(5);
+        peer.write(streams[0], b"slow question");
+        settle(&mut peer);
+        peer.output(answer(streams[3]));
+        assert_eq!(seconds(&mut peer, 60), [1], "only the last one was not dialled for sure");
+    }
+}
+
+/// While the agent works through its queue nobody is stuck, however long the last one has waited.
+#[test]
+fn a_queue_that_moves_is_not_reported() {
+    let (mut peer, streams) = opened(20);
+    for stream in &streams {
+        assert_eq!(seconds(&mut peer, 9), NOBODY);
+        peer.output(psh(*stream, b"x"));
+    }
+    assert_eq!(seconds(&mut peer, 60), NOBODY);
+}
+
+/// A browser opens connections ahead of their use. Where destinations wait to be spoken to, such a connection is idle
+/// and nothing is wrong; its wait begins with its first question.
+#[test]
+fn idle_connections_to_a_destination_that_speaks_second_are_not_reported() {
+    let (mut peer, streams) = opened(3);
+    peer.write(streams[0], b"GET /");
+    settle(&mut peer);
+    peer.output(psh(streams[0], b"200"));
+    assert_eq!(seconds(&mut peer, 600), NOBODY);
+    peer.write(streams[2], b"GET /");
+    settle(&mut peer);
+    assert_eq!(seconds(&mut peer, 9), NOBODY);
+    assert_eq!(seconds(&mut peer, 2), [1], "the one that asked");
+}
+
+#[test]
+fn silent_connections_to_a_destination_that_greets_are_reported() {
+    let (mut peer, streams) = opened(3);
+    peer.output(psh(streams[0], b"220 ready"));
+    peer.write(streams[0], b"EHLO");
+    settle(&mut peer);
+    assert_eq!(seconds(&mut peer, 60), [2]);
+}
+
+/// A probe opens and ends a connection without a word.
+#[test]
+fn a_connection_that_was_ended_here_waits_for_the_agents_end() {
+    let (mut peer, streams) = opened(2);
+    peer.output(psh(streams[0], b"x"));
+    peer.finish(streams[1]);
+    settle(&mut peer);
+    assert_eq!(seconds(&mut peer, 60), [1]);
+    peer.output(fin(streams[1]));
+    assert_eq!(seconds(&mut peer, 60), NOBODY);
+}
+
+#[test]
+fn connections_that_were_given_up_are_not_counted() {
+    let (mut peer, streams) = opened(3);
+    peer.release(streams[0]);
+    peer.release(streams[1]);
+    assert_eq!(seconds(&mut peer, 60), [1]);
+    // The episode ends with the last one that waits.
+    peer.release(streams[2]);
+    assert_eq!(seconds(&mut peer, 60), NOBODY);
+    peer.open();
+    settle(&mut peer);
+    assert_eq!(seconds(&mut peer, 60), [1]);
+}
+
+/// Without a websocket, or with an agent that acknowledges nothing, no answer can come: that is told in other words.
+#[test]
+fn what_cannot_be_answered_is_not_reported() {
+    let (mut peer, _) = opened(1);
+    peer.input(ssmfwd::proto::Input::Disconnected);
+    peer.pass(ms(60_000));
+    assert_eq!(unanswered(&mut peer), NOBODY);
+    peer.connect();
+    assert_eq!(seconds(&mut peer, 9), NOBODY, "the wait starts anew");
+    assert_eq!(seconds(&mut peer, 2), [1]);
+
+    let (mut peer, _) = opened(0);
+    peer.open();
+    peer.drain();
+    peer.pass(ms(60_000));
+    assert_eq!(peer.events(), [Event::Stalled(true)]);
+    peer.acknowledge_all();
+    assert_eq!(seconds(&mut peer, 9), NOBODY);
+    assert_eq!(seconds(&mut peer, 2), [1]);
+
+    let (mut peer, _) = opened(1);
+    peer.publication(ssmfwd::wire::MessageKind::PausePublication);
+    peer.pass(limits::PAUSE - ms(1));
+    assert_eq!(unanswered(&mut peer), NOBODY);
 }

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ssmfwd::{
     proto::{
-        Config, Event, Inbound, Input, Mode, Output, Read, Session, StreamError, StreamId, Token, Transmit, limits,
+        Config, Event, Inbound, Input, Mode, Output, ProcessBudget, Read, Session, StreamError, StreamId, Token,
+        Transmit, limits,
     },
     wire::{
         Acknowledge, FlagKind, Flags, Header, Message, MessageId, MessageKind, PayloadKind, SequenceNumber,
@@ -347,4 +348,15 @@ fn frames(mut payload: &[u8]) -> String {
 
 fn text(data: &[u8]) -> String {
     if data.len() > 40 { format!("{} bytes", data.len()) } else { data.escape_ascii().to_string() }
+}
+
+/// A session that does not read any more, because it holds all that it may for readers that have stopped.
+pub(crate) fn with_readers_stopped(budget: &ProcessBudget) -> Session {
+    let mut peer = Peer::with(|config| config.budget = budget.clone());
+    peer.shake_hands(NEW, r#"{"type":"LocalPortForwarding"}"#);
+    let stream = peer.open();
+    while peer.session.wants_messages() {
+        peer.output(psh(stream, vec![0; 60_000]));
+    }
+    peer.session
 }

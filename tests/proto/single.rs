@@ -166,6 +166,7 @@ fn the_agents_end_of_a_raw_session_is_an_ordinary_end() {
     peer.channel_closed(r#"{"Output":""}"#);
     let reason = CloseReason::new(Initiator::Agent, Cause::ChannelClosed(String::new()));
     assert!(peer.events().contains(&Event::Closed { reason, terminate: false }));
+    assert_eq!(peer.session.cut(stream), None);
     assert_eq!(peer.read(stream), (b"goodbye".to_vec(), Ok(Read::End)));
 }
 
@@ -174,6 +175,7 @@ fn the_services_end_of_a_raw_session_is_an_error() {
     let mut peer = Peer::raw();
     let stream = peer.open();
     peer.channel_closed(r#"{"Output":"Session timed out"}"#);
+    assert!(matches!(peer.session.cut(stream), Some(StreamError::SessionEnded(_))));
     assert!(matches!(peer.read(stream).1, Err(StreamError::SessionEnded(_))));
 }
 

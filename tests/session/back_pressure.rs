@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::{
     gateway::{Command, Service, pattern},
+    line::Fault,
     setup::Setup,
 };
 
@@ -59,7 +60,7 @@ async fn a_stopped_reader_stops_the_agent_and_loses_nothing() {
     let world = Setup::new(Service::Source(total)).connect().await;
     let mut stream = world.session.open().await.expect("open");
     timeout(Duration::from_secs(30), world.session.closed()).await.expect_err("it lives");
-    assert_eq!(world.remote.events(), [SessionEvent::Backpressure(true)]);
+    assert_eq!(world.remote.events(), [SessionEvent::Ready, SessionEvent::Backpressure(true)]);
 
     let resumed = Instant::now();
     let mut buffer = vec![0; 65_536];
@@ -149,4 +150,64 @@ async fn a_pipe_of_a_few_bytes_carries_everything() {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).await.expect("a clean end");
     assert!(all.len() == 200_000 && all.iter().enumerate().all(|(at, byte)| *byte == pattern(at)));
+}
+
+/// Both directions of several streams saturated through tiny pipes, readers that stop and go on, streams that are
+/// dropped in the middle, and websockets that are lost in between.
+#[tokio::test(start_paused = true)]
+async fn upload_and_download_never_deadlock_each_other() {
+    for (pipe, total, losses) in [(256, 150_000, 0), (4096, 2_000_000, 0), (4096, 2_000_000, 6)] {
+        let setup = Setup { pipe, reads_after_writing: true, ..Setup::resumable(Service::Echo) };
+        let world = setup.connect().await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..3usize {
+            let (mut reading, mut writing) = tokio::io::split(world.session.open().await.expect("open"));
+            tasks.spawn(async move {
+                let data: Vec<u8> = (0..total).map(pattern).collect();
+                writing.write_all(&data).await.expect("no error");
+            });
+            tasks.spawn(async move {
+                let mut buffer = vec![0; 32_768];
+                let mut at = 0;
+                // A third is read, then nothing for a while.
+                let stops_at = total / 3;
+                let mut stopped = number == 0;
+                while at < total {
+                    if !stopped && at >= stops_at {
+                        stopped = true;
+                        tokio::time::sleep_until(Instant::now() + Duration::from_secs(7 * number as u64)).await;
+                    }
+                    let count = reading.read(&mut buffer).await.expect("no error");
+                    assert!(count > 0, "ended after {at}");
+                    let same = buffer[..count].iter().enumerate().all(|(index, byte)| *byte == pattern(at + index));
+                    assert!(same, "stream {number} at {at}");
+                    at += count;
+                }
+            });
+        }
+        let session = world.session.clone();
+        tasks.spawn(async move {
+            for _ in 0..20 {
+                let mut stream = session.open().await.expect("open");
+                stream.write_all(&[7; 100_000]).await.expect("no error");
+                // Let go of with data under way in both directions.
+                drop(stream);
+            }
+        });
+        let remote = world.remote.clone();
+        tasks.spawn(async move {
+            for _ in 0..losses {
+                tokio::time::sleep_until(Instant::now() + Duration::from_secs(2)).await;
+                remote.trip(Fault::Broken);
+            }
+        });
+        let all = timeout(Duration::from_secs(3600), async {
+            while let Some(done) = tasks.join_next().await {
+                done.expect("no error");
+            }
+        });
+        all.await.unwrap_or_else(|_| panic!("a deadlock with a pipe of {pipe} bytes and {losses} losses"));
+        // Streams that were let go of may still be under way.
+        assert!(world.remote.seen().received >= 3 * total);
+    }
 }

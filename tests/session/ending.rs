@@ -1,6 +1,6 @@
 //! How a session ends, and that the SSM session behind it is always ended too, once.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use ssmfwd::session::{ConnectError, OpenError, SessionEvent};
 use tokio::{
@@ -75,7 +75,7 @@ async fn a_denied_or_hanging_terminate_session_is_told_and_does_not_hold_the_end
         let start = Instant::now();
         world.session.close().await;
         assert!(start.elapsed() <= Duration::from_secs(7), "{:?}", start.elapsed());
-        assert!(matches!(world.remote.events()[..], [SessionEvent::NotTerminated(_)]));
+        assert!(matches!(world.remote.events()[..], [SessionEvent::Ready, SessionEvent::NotTerminated(_)]));
     }
 }
 
@@ -110,6 +110,37 @@ async fn the_services_end_reaches_everybody_and_needs_no_call() {
     assert!(error.to_string().contains("administrator"), "{error}");
     world.session.close().await;
     assert_eq!(world.control.terminated(), 0);
+}
+
+/// A relay that waits for its local program does not read: it must learn that its stream was cut, and must not be told
+/// so of one that is complete.
+#[tokio::test(start_paused = true)]
+async fn the_end_cuts_streams_that_nobody_reads_but_not_complete_ones() {
+    for (service, complete) in [(Service::Source(50_000), true), (Service::Echo, false)] {
+        let world = Setup::new(service).connect().await;
+        let mut stream = world.session.open().await.expect("open");
+        let start = Instant::now();
+        let cut = async { tokio::time::timeout(Duration::from_secs(60), poll_fn(|cx| stream.poll_cut(cx))).await };
+        let end = async {
+            // All that there is has come by then.
+            tokio::time::sleep_until(Instant::now() + Duration::from_secs(1)).await;
+            world.remote.tell(Command::Ended("Your session has been terminated by an administrator."));
+        };
+        match tokio::join!(cut, end).0 {
+            Ok(error) => {
+                assert!(!complete && error.kind() == std::io::ErrorKind::ConnectionReset, "{error}");
+                // It was woken, and did not find out when it happened to look.
+                assert!(start.elapsed() < Duration::from_secs(60));
+            }
+            Err(_) => {
+                assert!(complete, "it was not told");
+                world.session.close().await;
+                let mut reply = Vec::new();
+                stream.read_to_end(&mut reply).await.expect("a clean end");
+                assert_eq!(reply.len(), 50_000);
+            }
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

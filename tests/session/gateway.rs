@@ -1,8 +1,11 @@
-//! Gateway, agent and destinations in one task, over any in-memory websocket.
+//! Gateway, agent and destinations in one task, over in-memory websockets, one after another.
+//!
+//! The agent's own websocket stays: what it sends while the client has none is lost, and so is what is under way.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     future::poll_fn,
+    hash::{DefaultHasher, Hash, Hasher},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll},
@@ -14,11 +17,12 @@ use futures_util::{Sink, Stream as _};
 use ssmfwd::{
     emulator::agent::{AgentCore, AgentInput, AgentOptions, AgentOutput, ConnectionId},
     wire::{
-        ChannelClosed, FlagKind, Flags, Header, Message, MessageId, MessageKind, PayloadKind, SequenceNumber, to_json,
+        ChannelClosed, FlagKind, Flags, Header, Message, MessageId, MessageKind, OpenDataChannel, PayloadKind,
+        SequenceNumber, from_json, to_json,
     },
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncWrite, DuplexStream},
     sync::mpsc,
     time::{Sleep, sleep_until},
 };
@@ -29,6 +33,11 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
+
+use crate::control::Control;
+
+/// The gateway's end of a websocket.
+pub(crate) type Websocket = WebSocketStream<DuplexStream>;
 
 /// Messages that wait while the agent does not read: more than a client has in flight.
 const INBOUND: usize = 2048;
@@ -55,6 +64,8 @@ pub(crate) enum Command {
     Unstall,
     /// The agent vanishes: nothing is acknowledged or sent any more.
     Silence,
+    /// The agent is back.
+    Speak,
     /// The websocket is not read any more, pings included.
     Deaf,
     /// The websocket is read again.
@@ -67,6 +78,8 @@ pub(crate) enum Command {
     Raw(Bytes),
     /// The connection is dropped once all is written.
     Drop,
+    /// The connection is dropped at once.
+    Cut,
     /// The gateway says that the session is over.
     Ended(&'static str),
 }
@@ -80,8 +93,14 @@ pub(crate) struct Seen {
     pub(crate) steps: Vec<String>,
     /// What destinations got, all together.
     pub(crate) received: usize,
-    /// The websocket is gone.
+    /// The websocket is gone, and no other will come.
     pub(crate) gone: bool,
+    /// Who opened the data channel: the client's id, once for each websocket.
+    pub(crate) opened: Vec<String>,
+    /// Websockets that came with a token that was not granted, or was used before.
+    pub(crate) stale: usize,
+    /// The highest sequence number of the client.
+    pub(crate) sequence: i64,
 }
 
 /// Byte `at` of what sources send.
@@ -101,15 +120,23 @@ struct Connection {
     total: Option<usize>,
 }
 
-pub(crate) struct Gateway<S> {
-    websocket: WebSocketStream<S>,
+pub(crate) struct Gateway {
+    /// Where websockets come from; none any more: there will be no other.
+    websockets: Option<mpsc::Receiver<Websocket>>,
+    websocket: Option<Websocket>,
+    /// The token of the present websocket was good.
+    opened: bool,
+    control: Arc<Control>,
     agent: AgentCore,
+    agent_started: bool,
     service: Service,
     /// Reads only when everything it had to say is written, like an agent whose reader acknowledges.
     reads_after_writing: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     inbound: VecDeque<Bytes>,
     outbox: VecDeque<tungstenite::Message>,
+    /// Hashes of what the client sent, by sequence number.
+    sent: BTreeMap<i64, u64>,
     written: bool,
     sleep: Pin<Box<Sleep>>,
     commands: mpsc::Receiver<Command>,
@@ -117,30 +144,38 @@ pub(crate) struct Gateway<S> {
     silent: bool,
     deaf: bool,
     leaving: bool,
-    garbage: bool,
+    /// Bytes to be written that are no frame.
+    garbage: usize,
+    /// The websocket stays open, and that is all.
+    mute: bool,
 }
 
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Gateway<S> {
+impl Gateway {
     pub(crate) fn new(
-        websocket: WebSocketStream<S>,
+        websockets: mpsc::Receiver<Websocket>,
+        control: Arc<Control>,
         options: AgentOptions,
-        service: Service,
-        reads_after_writing: bool,
+        (service, reads_after_writing): (Service, bool),
         commands: mpsc::Receiver<Command>,
         seen: Arc<Mutex<Seen>>,
     ) -> Self {
         Self {
-            websocket,
+            websockets: Some(websockets),
+            websocket: None,
+            opened: false,
+            control,
             agent: AgentCore::new(options, now()),
+            agent_started: false,
             service,
             reads_after_writing,
             connections: BTreeMap::new(),
             inbound: VecDeque::new(),
             outbox: VecDeque::new(),
+            sent: BTreeMap::new(),
             written: true,
             sleep: Box::pin(sleep_until(tokio::time::Instant::now())),
             commands,
@@ -148,20 +183,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gateway<S> {
             silent: false,
             deaf: false,
             leaving: false,
-            garbage: false,
+            garbage: 0,
+            mute: false,
         }
     }
 
-    /// Runs until the websocket is gone.
+    /// Runs until the last websocket is gone.
     pub(crate) async fn run(mut self) {
         poll_fn(|cx| self.poll(cx)).await;
-        if self.garbage {
-            let written = self.websocket.get_mut().write_all(&[0xff; 64]).await;
-            // Stays open, so that only the garbage can end the session.
-            written.expect("the client is there");
-            std::future::pending::<()>().await;
-        }
         self.seen().gone = true;
+    }
+
+    /// Whatever was under way is lost.
+    fn replace(&mut self, websocket: Option<Websocket>) {
+        self.websocket = websocket;
+        self.outbox.clear();
+        self.written = true;
+        (self.opened, self.deaf, self.leaving, self.mute, self.garbage) = (false, false, false, false, 0);
+    }
+
+    /// Takes what the client says. Says whether there was anything.
+    fn read(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut progress = false;
+        while !self.deaf && !self.mute && self.inbound.len() < INBOUND && (self.written || !self.reads_after_writing) {
+            let Some(websocket) = &mut self.websocket else { break };
+            let Poll::Ready(message) = Pin::new(websocket).poll_next(cx) else { break };
+            progress = true;
+            match message {
+                Some(Ok(tungstenite::Message::Binary(frame))) => {
+                    assert!(self.opened, "the token comes first");
+                    self.inbound.push_back(frame);
+                }
+                Some(Ok(tungstenite::Message::Text(text))) => self.open(text.as_bytes()),
+                // A pong may have been queued.
+                Some(Ok(_)) => self.written = false,
+                Some(Err(_)) | None => self.replace(None),
+            }
+        }
+        progress
+    }
+
+    fn open(&mut self, text: &[u8]) {
+        let body: OpenDataChannel = from_json("open_data_channel", text).expect("the client opens the data channel");
+        if !self.control.redeem(&body.token_value) {
+            self.seen().stale += 1;
+            return self.replace(None);
+        }
+        self.opened = true;
+        self.seen().opened.push(body.client_id.expect("a client id"));
+        if !std::mem::replace(&mut self.agent_started, true) {
+            self.agent.handle(now(), AgentInput::Connected);
+        }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -171,21 +243,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gateway<S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let mut progress = false;
+            while let Some(websockets) = &mut self.websockets {
+                let Poll::Ready(websocket) = websockets.poll_recv(cx) else { break };
+                progress = true;
+                match websocket {
+                    Some(websocket) => self.replace(Some(websocket)),
+                    None => self.websockets = None,
+                }
+            }
             while let Poll::Ready(Some(command)) = self.commands.poll_recv(cx) {
                 self.command(command);
                 progress = true;
             }
-            while !self.deaf && self.inbound.len() < INBOUND && (self.written || !self.reads_after_writing) {
-                let Poll::Ready(message) = Pin::new(&mut self.websocket).poll_next(cx) else { break };
-                progress = true;
-                match message {
-                    Some(Ok(tungstenite::Message::Binary(frame))) => self.inbound.push_back(frame),
-                    Some(Ok(tungstenite::Message::Text(_))) => self.agent.handle(now(), AgentInput::Connected),
-                    // A pong may have been queued.
-                    Some(Ok(_)) => self.written = false,
-                    Some(Err(_)) | None => return Poll::Ready(()),
-                }
-            }
+            progress |= self.read(cx);
             if self.sleep.as_mut().poll(cx).is_ready() {
                 self.agent.handle(now(), AgentInput::Timeout);
             }
@@ -201,9 +271,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gateway<S> {
             }
             match self.write(cx) {
                 Ok(wrote) => progress |= wrote,
-                Err(_) => return Poll::Ready(()),
+                Err(_) => {
+                    progress = true;
+                    self.replace(None);
+                }
             }
-            if self.written && (self.leaving || self.garbage) {
+            if self.written && self.leaving {
+                progress = true;
+                self.replace(None);
+            }
+            if self.websocket.is_none() && self.websockets.is_none() {
                 return Poll::Ready(());
             }
             if !progress {
@@ -215,29 +292,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gateway<S> {
     /// Says whether anything was handed over.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, tungstenite::Error> {
         let mut wrote = false;
+        let Some(websocket) = self.websocket.as_mut().filter(|_| !self.mute) else { return Ok(false) };
         while !self.outbox.is_empty() {
-            match Pin::new(&mut self.websocket).poll_ready(cx) {
+            match Pin::new(&mut *websocket).poll_ready(cx) {
                 Poll::Pending => return Ok(wrote),
                 Poll::Ready(ready) => ready?,
             }
             let Some(message) = self.outbox.pop_front() else { break };
             self.written = false;
             wrote = true;
-            Pin::new(&mut self.websocket).start_send(message)?;
+            Pin::new(&mut *websocket).start_send(message)?;
         }
         if !self.written
-            && let Poll::Ready(flushed) = Pin::new(&mut self.websocket).poll_flush(cx)
+            && let Poll::Ready(flushed) = Pin::new(&mut *websocket).poll_flush(cx)
         {
             flushed?;
             self.written = true;
             wrote = true;
         }
+        while self.written && self.garbage > 0 {
+            let Poll::Ready(written) = Pin::new(websocket.get_mut()).poll_write(cx, &[0xff]) else { break };
+            written?;
+            self.garbage -= 1;
+            // Stays open, so that only the garbage can end it.
+            self.mute = self.garbage == 0;
+            wrote = true;
+        }
         Ok(wrote)
     }
 
-    fn note(&self, frame: &Bytes) {
+    /// To the client, if it is there.
+    fn send(&mut self, message: tungstenite::Message) {
+        if self.websocket.is_some() && self.opened {
+            self.outbox.push_back(message);
+        }
+    }
+
+    fn note(&mut self, frame: &Bytes) {
         let message = Message::decode(frame.clone()).expect("the client sends valid messages");
         message.check_digest().expect("with valid digests");
+        if message.header.kind == MessageKind::InputStreamData {
+            let mut hash = DefaultHasher::new();
+            frame.hash(&mut hash);
+            let (sequence, hash) = (message.header.sequence.0, hash.finish());
+            let before = self.sent.insert(sequence, hash);
+            assert!(before.is_none_or(|before| before == hash), "{sequence} was sent again with other content");
+            let mut seen = self.seen();
+            seen.sequence = seen.sequence.max(sequence);
+        }
         if message.header.payload_kind == PayloadKind::Flag {
             self.seen().flags.push(FlagKind::decode(&message.payload).expect("a flag"));
         }
@@ -261,16 +363,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gateway<S> {
                 }
             }
             Command::Silence => self.silent = true,
+            Command::Speak => self.silent = false,
             Command::Deaf => self.deaf = true,
             Command::Listen => self.deaf = false,
             Command::Close(code, reason) => {
                 let frame = CloseFrame { code, reason: reason.into() };
-                self.outbox.push_back(tungstenite::Message::Close(Some(frame)));
+                self.send(tungstenite::Message::Close(Some(frame)));
             }
-            Command::Garbage => self.garbage = true,
-            Command::Raw(frame) => self.outbox.push_back(tungstenite::Message::Binary(frame)),
+            Command::Garbage => self.garbage = 64,
+            Command::Raw(frame) => self.send(tungstenite::Message::Binary(frame)),
             Command::Drop => self.leaving = true,
-            Command::Ended(text) => self.outbox.push_back(channel_closed(text)),
+            Command::Cut => self.replace(None),
+            Command::Ended(text) => self.send(channel_closed(text)),
         }
     }
 
@@ -307,13 +411,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gateway<S> {
         let input = match output {
             AgentOutput::Transmit(frame) => {
                 if !self.silent {
-                    self.outbox.push_back(tungstenite::Message::Binary(frame));
+                    self.send(tungstenite::Message::Binary(frame));
                 }
                 return;
             }
             AgentOutput::Ended(text) => {
                 if !self.silent {
-                    self.outbox.push_back(channel_closed(&text));
+                    self.send(channel_closed(&text));
                 }
                 return;
             }

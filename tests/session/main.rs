@@ -2,14 +2,19 @@
 //!
 //! ```text
 //!   test ─▶ Session, Stream ─▶ driver ─▶ websocket ═duplex═ websocket ◀─ Gateway ─▶ AgentCore ─▶ services in memory
+//!            Control, MemoryDialer ─▶ other websockets, when one is lost
 //! ```
 
 mod back_pressure;
 mod basic;
 mod control;
+mod dialer;
 mod ending;
 mod gateway;
+mod line;
 mod loss;
+mod reconnecting;
+mod resume;
 mod setup;
 mod streams;
 mod stutter;

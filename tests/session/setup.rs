@@ -1,28 +1,25 @@
 //! A session and what it talks to.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use ssmfwd::{
     emulator::agent::{AgentOptions, Behaviour},
-    session::{ConnectError, Session, SessionEvent, SessionId, SessionOptions, Token, websocket_config},
+    session::{ConnectError, Health, Session, SessionEvent, SessionId, SessionOptions, StartRequest, Token},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, duplex},
-    sync::mpsc,
-};
-use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     control::Control,
+    dialer::{Dialling, Dials, MemoryDialer},
     gateway::{Command, Gateway, Seen, Service},
-    stutter::Stutter,
+    line::Fault,
 };
 
 pub(crate) const SESSION: &str = "user-0123456789abcdef0";
-
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// What a world is made of.
 pub(crate) struct Setup {
@@ -39,6 +36,10 @@ pub(crate) struct Setup {
     /// How the client's transport stutters; see [`Stutter`].
     pub(crate) stutter: Vec<u8>,
     pub(crate) first_commands: Vec<Command>,
+    /// What becomes of the first dials.
+    pub(crate) first_dials: Vec<Dialling>,
+    /// Whether the session knows how to open another websocket.
+    pub(crate) resumable: bool,
 }
 
 impl Setup {
@@ -55,7 +56,13 @@ impl Setup {
             options: SessionOptions::default(),
             stutter: Vec::new(),
             first_commands: Vec::new(),
+            first_dials: Vec::new(),
+            resumable: false,
         }
+    }
+
+    pub(crate) fn resumable(service: Service) -> Self {
+        Self { resumable: true, ..Self::new(service) }
     }
 
     pub(crate) async fn connect(self) -> World {
@@ -64,13 +71,17 @@ impl Setup {
     }
 
     pub(crate) async fn try_connect(mut self) -> (Arc<Control>, Result<Session, ConnectError>, Remote) {
-        let (ours, theirs) = duplex(self.pipe);
-        let (commands, receiver) = mpsc::channel(16);
-        let remote = Remote { commands, seen: Arc::default(), events: Arc::default() };
+        let (commands, receiver) = mpsc::channel(64);
+        let (gateway, websockets) = mpsc::channel(16);
+        let remote = Remote {
+            commands,
+            seen: Arc::default(),
+            events: Arc::default(),
+            dials: Arc::new(Mutex::new(Dials { next: self.first_dials.into(), ..Dials::default() })),
+        };
         for command in self.first_commands.drain(..) {
             remote.tell(command);
         }
-        let server = WebSocketStream::from_raw_socket(theirs, Role::Server, None).await;
         let agent = AgentOptions {
             version: self.version.to_owned(),
             session_id: SESSION.to_owned(),
@@ -79,25 +90,25 @@ impl Setup {
             seed: 7,
             epoch_ms: 1_700_000_000_000,
         };
-        let seen = Arc::clone(&remote.seen);
-        let gateway = Gateway::new(server, agent, self.service, self.reads_after_writing, receiver, seen);
-        tokio::spawn(gateway.run());
-
-        let ours: Box<dyn Io> =
-            if self.stutter.is_empty() { Box::new(ours) } else { Box::new(Stutter::new(ours, self.stutter)) };
-        let client = WebSocketStream::from_raw_socket(ours, Role::Client, Some(websocket_config())).await;
         let control = self.control;
+        let seen = Arc::clone(&remote.seen);
+        let service = (self.service, self.reads_after_writing);
+        tokio::spawn(Gateway::new(websockets, Arc::clone(&control), agent, service, receiver, seen).run());
+
+        let dialer = MemoryDialer { pipe: self.pipe, stutter: self.stutter, dials: Arc::clone(&remote.dials), gateway };
         let events = Arc::clone(&remote.events);
         self.options.observer = Some(Arc::new(move |event| events.lock().expect("no test panics with it").push(event)));
-        let session = Session::over(
-            Arc::<Control>::clone(&control),
-            SessionId(SESSION.to_owned()),
-            Token::new("token"),
-            client,
-            self.options,
-            self.cancel,
-        );
-        let result = session.await;
+        let api = Arc::<Control>::clone(&control);
+        let result = if self.resumable {
+            let request = StartRequest::default();
+            Session::connect(api, Arc::new(dialer), request, self.options, self.cancel).await
+        } else {
+            control.grant("token");
+            let websocket = dialer.open(None).await;
+            drop(dialer);
+            let (session, token) = (SessionId(SESSION.to_owned()), Token::new("token"));
+            Session::over(api, session, token, websocket, self.options, self.cancel).await
+        };
         (control, result, remote)
     }
 }
@@ -108,6 +119,7 @@ pub(crate) struct Remote {
     commands: mpsc::Sender<Command>,
     seen: Arc<Mutex<Seen>>,
     events: Arc<Mutex<Vec<SessionEvent>>>,
+    dials: Arc<Mutex<Dials>>,
 }
 
 impl Remote {
@@ -124,13 +136,23 @@ impl Remote {
         self.events.lock().expect("no test panics with it").clone()
     }
 
+    pub(crate) fn dials(&self) -> MutexGuard<'_, Dials> {
+        self.dials.lock().expect("no test panics with it")
+    }
+
+    /// Makes the transport of the newest websocket fail.
+    pub(crate) fn trip(&self, fault: Fault) {
+        let line = self.dials().lines.last().cloned();
+        line.expect("a websocket").trip(fault);
+    }
+
     /// Waits until this is so. The clock is paused: time passes only when nothing else can happen.
     pub(crate) async fn until(&self, what: impl Fn(&Seen) -> bool) {
         for _ in 0..1_000_000 {
             if what(&self.seen()) {
                 return;
             }
-            tokio::time::advance(std::time::Duration::from_millis(1)).await;
+            tokio::time::advance(Duration::from_millis(1)).await;
         }
         panic!("never: {:?}", self.seen());
     }
@@ -140,4 +162,17 @@ pub(crate) struct World {
     pub(crate) session: Session,
     pub(crate) control: Arc<Control>,
     pub(crate) remote: Remote,
+}
+
+/// Every health that a session shows, one after another.
+pub(crate) fn watch_health(session: &Session) -> Arc<Mutex<Vec<Health>>> {
+    let mut health = session.health();
+    let shown = Arc::new(Mutex::new(vec![health.borrow_and_update().clone()]));
+    let list = Arc::clone(&shown);
+    tokio::spawn(async move {
+        while health.changed().await.is_ok() {
+            list.lock().expect("no test panics with it").push(health.borrow_and_update().clone());
+        }
+    });
+    shown
 }

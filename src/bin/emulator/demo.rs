@@ -14,7 +14,9 @@ use std::{
 use ssmfwd::{
     aws::{Aws, AwsOptions},
     emulator::{AgentKind, Emulator, EmulatorConfig},
-    forward::{Bind, Destination, ForwardSpec, Forwarder, ForwarderOptions, Listen, LocalAddress, SessionConnector},
+    forward::{
+        Bind, Destination, ForwardEnd, ForwardSpec, Forwarder, ForwarderOptions, Listen, LocalAddress, SessionConnector,
+    },
     session::{Dialer, Mode, SessionOptions, StartRequest},
 };
 use tokio::{
@@ -48,21 +50,20 @@ pub(super) async fn run(config: EmulatorConfig, once: bool) -> Result<(), Box<dy
     let Some(LocalAddress::Tcp(local)) = forwarder.addresses().into_iter().next() else {
         return Err("no local address".into());
     };
-    let connector = SessionConnector {
+    let connector = Arc::new(SessionConnector {
         control: Arc::new(Aws::from_sdk_config(&emulator.sdk_config(), AwsOptions::default())?),
         dialer: Arc::new(Dialer::new()?),
         options: SessionOptions::default(),
-    };
+    });
     let request = request(&emulator, target);
-    let session = forwarder.connect(&connector, request, CancellationToken::new()).await?;
+    let session = forwarder.connect(&*connector, request.clone(), CancellationToken::new()).await?;
     let multiplexed = if session.mode() == Mode::Mux { "many connections at once" } else { "one connection at a time" };
     say(&format!("ssmfwd: {local} -> {target}   session {} ({multiplexed})", session.id()))?;
     say(&format!("ssmfwd: ready in {}", milliseconds(started.elapsed())))?;
 
     let drain = CancellationToken::new();
-    let session_mode = session.mode();
-    let mut forward = tokio::spawn(forwarder.run(session, drain.clone()));
-    let connections = if session_mode == Mode::Mux { CONNECTIONS } else { FEW_CONNECTIONS };
+    let mut forward = tokio::spawn(forwarder.run(connector, request, session.clone(), drain.clone()));
+    let connections = if session.mode() == Mode::Mux { CONNECTIONS } else { FEW_CONNECTIONS };
     let shown = async {
         measure(local, agent, connections).await?;
         if !once {
@@ -77,10 +78,14 @@ pub(super) async fn run(config: EmulatorConfig, once: bool) -> Result<(), Box<dy
         ended = &mut forward => (Ok(()), Some(ended?)),
     };
     drain.cancel();
-    let (reason, outcome) = match early {
-        Some(reason) => (reason, Err("the session ended before it was asked to".into())),
+    let (end, outcome) = match early {
+        Some(end) => (end, Err("the forward ended before it was asked to".into())),
         None => (forward.await?, shown),
     };
+    if let ForwardEnd::Failed(error) = end {
+        return Err(error.into());
+    }
+    let reason = session.closed().await;
     let state = emulator.state();
     say(&format!("session: {reason}; StartSession {}, still open {}", state.sessions_started, state.live_sessions()))?;
     outcome
@@ -172,7 +177,11 @@ fn request(emulator: &Emulator, target: SocketAddr) -> StartRequest {
 }
 
 fn options() -> ForwarderOptions {
-    ForwarderOptions { max_connections: std::num::NonZeroU32::MIN.saturating_add(1023), linger: Duration::from_secs(5) }
+    ForwarderOptions {
+        max_connections: std::num::NonZeroU32::MIN.saturating_add(1023),
+        linger: Duration::from_secs(5),
+        reconnect_window: Duration::from_secs(60),
+    }
 }
 
 fn milliseconds(elapsed: Duration) -> String {

@@ -7,13 +7,13 @@ use super::*;
 use crate::{
     cli::{args::Format, console::tests::Page},
     forward::{LocalAddress, Script, TestConnector, TestTunnel},
-    proto::Cause,
+    proto::{Cause, CloseReason, Initiator},
     session::ControlErrorKind,
 };
 
 struct World {
     plan: Plan,
-    connector: TestConnector,
+    connector: Arc<TestConnector>,
     reporter: Arc<Reporter>,
     stdout: Page,
     stderr: Page,
@@ -31,11 +31,13 @@ fn world(forwards: &[&str], scripts: Vec<(&str, Script)>) -> World {
     let (send_signal, signals) = mpsc::channel(4);
     let tunnel = |script: &(&str, Script)| match &script.1 {
         Script::Ready(tunnel) => Some(tunnel.clone()),
-        Script::Fails(_) | Script::Hangs => None,
+        _ => None,
     };
     let tunnels = scripts.iter().filter_map(tunnel).collect();
-    let mut connector = TestConnector::default();
-    connector.scripts.extend(scripts.into_iter().map(|(target, script)| (target.to_owned(), script)));
+    let connector = Arc::<TestConnector>::default();
+    for (target, script) in scripts {
+        connector.script(target, [script]);
+    }
     let reporter = Arc::new(Reporter::new(console, Format::Json, false));
     World { plan, connector, reporter, stdout, stderr, send_signal, signals: signals.into(), tunnels }
 }
@@ -54,15 +56,11 @@ fn control(kind: ControlErrorKind) -> ConnectError {
     })
 }
 
-fn lost(text: &str) -> CloseReason {
-    CloseReason::new(Initiator::Transport, Cause::ConnectionLost(text.into()))
-}
-
 impl World {
     async fn run(&mut self) -> Over {
         let forwarders = bind_all(&self.plan, &self.reporter).expect("free ports");
         let started = Instant::now();
-        forward_all(&self.plan, forwarders, &self.connector, &mut self.signals, &self.reporter, started).await
+        forward_all(&self.plan, forwarders, self.connector.clone(), &mut self.signals, &self.reporter, started).await
     }
 
     fn events(&self) -> Vec<String> {
@@ -142,21 +140,25 @@ async fn the_first_failure_in_command_order_decides_and_ends_the_others() {
 }
 
 #[tokio::test]
-async fn a_lost_session_ends_everything_with_its_status() {
+async fn a_forward_that_cannot_go_on_ends_everything_with_its_status() {
     let mut world = world(&["0:1@i-0a", "0:1@i-0b"], vec![("i-0a", ready()), ("i-0b", ready())]);
-    world.tunnels[1].end(lost("gone"));
+    world.connector.script("i-0b", [Script::Fails(|| control(ControlErrorKind::InvalidDocument))]);
+    world.tunnels[1].end(CloseReason::new(Initiator::Transport, Cause::ConnectionLost("gone".into())));
     let report = report(world.run().await);
-    assert_eq!(report.exit, Exit::Lost);
-    assert!(report.to_string().contains("0:1@i-0b") && report.to_string().contains("gone"), "{report}");
+    assert_eq!(report.exit, Exit::Target);
+    assert_eq!(report.error, "no new session for 0:1@i-0b");
     assert!(world.tunnels[0].has_ended());
 }
 
 #[tokio::test]
-async fn of_several_lost_sessions_the_first_in_command_order_is_reported() {
+async fn of_several_that_cannot_go_on_the_first_in_command_order_is_reported() {
     let mut world = world(&["0:1@i-0a", "0:1@i-0b"], vec![("i-0a", ready()), ("i-0b", ready())]);
-    world.tunnels[1].end(lost("second"));
-    world.tunnels[0].end(lost("first"));
-    assert!(report(world.run().await).to_string().contains("first"));
+    for (tunnel, target) in world.tunnels.iter().zip(["i-0a", "i-0b"]).rev() {
+        world.connector.script(target, [Script::Fails(|| control(ControlErrorKind::InvalidDocument))]);
+        tunnel.end(CloseReason::new(Initiator::Transport, Cause::ConnectionLost("gone".into())));
+    }
+    // Both fail in the same moment, or the second is stopped before it can.
+    assert_eq!(report(world.run().await).error, "no new session for 0:1@i-0a");
 }
 
 #[tokio::test]
@@ -184,7 +186,8 @@ async fn connections_may_come_before_the_session_is_ready() {
     });
     let started = Instant::now();
     let over =
-        forward_all(&world.plan, forwarders, &world.connector, &mut world.signals, &world.reporter, started).await;
+        forward_all(&world.plan, forwarders, world.connector.clone(), &mut world.signals, &world.reporter, started)
+            .await;
     assert_eq!(over.exit(), (Exit::Interrupt, By::Signal));
     drop((client, agent.await.expect("no panic")));
     assert_eq!(world.stderr.text(), "");

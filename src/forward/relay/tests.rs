@@ -25,6 +25,10 @@ impl LocalSocket for TestSocket {
         self.resets.store(reset, Ordering::SeqCst);
         Ok(())
     }
+
+    async fn gave_up(&self) {
+        std::future::pending().await
+    }
 }
 
 impl AsyncRead for TestSocket {
@@ -234,6 +238,34 @@ async fn a_local_program_that_does_not_read_is_reset_with_its_stream() {
     world.agent.reset_slow_reader();
     let (end, reset, ..) = ended(world.relay).await;
     assert_eq!((end, reset), (ConnectionEnd::SlowReader, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_local_program_that_does_not_read_is_reset_with_its_session() {
+    for reads_first in [0, 100] {
+        let mut world = world(LINGER, 1024);
+        world.agent.io.write_all(&[7; 3000]).await.expect("buffers take as much");
+        expect(&mut world.app, &vec![7; reads_first]).await;
+        world.agent.lose();
+        let (end, reset, ..) = ended(world.relay).await;
+        assert_eq!((end, reset), (ConnectionEnd::SessionEnded, true));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complete_reply_survives_its_session_however_slow_the_local_program_is() {
+    let mut world = world(LINGER, 1024);
+    world.agent.io.write_all(&[7; 3000]).await.expect("buffers take as much");
+    world.agent.complete().await;
+    world.agent.lose();
+    let mut got = 0;
+    while got < 3000 {
+        time::sleep_until(time::Instant::now() + Duration::from_secs(600)).await;
+        got += world.app.read(&mut [0; 100]).await.expect("all of it");
+    }
+    assert_eq!(read_all(&mut world.app).await, b"");
+    drop(world.app);
+    assert_eq!(ended(world.relay).await, (ConnectionEnd::DestinationClosed, false, 0, 3000));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,14 +6,20 @@
 
 mod decoder;
 mod refusals;
+mod unanswered;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
+    time::Instant,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use self::{
     decoder::{Decoder, Part},
     refusals::Refusals,
+    unanswered::Unanswered,
 };
 use super::{
     CloseReason, Event, OpenError, Read, StreamError, limits,
@@ -39,7 +45,11 @@ pub(super) struct Mux {
     nop_wanted: bool,
     decoder: Decoder,
     refusals: Refusals,
+    unanswered: Unanswered,
     held: usize,
+    /// Received and not read, of all streams.
+    unread: usize,
+    /// The part of it that is above what each stream may hold for itself.
     parked: usize,
     events: VecDeque<Event>,
 }
@@ -54,7 +64,9 @@ impl Mux {
             nop_wanted: false,
             decoder: Decoder::default(),
             refusals: Refusals::default(),
+            unanswered: Unanswered::default(),
             held: 0,
+            unread: 0,
             parked: 0,
             events: VecDeque::new(),
         }
@@ -69,6 +81,7 @@ impl Mux {
         self.next = id.0.checked_add(2).map(StreamId);
         self.streams.insert(id, Stream::new());
         self.held += 1;
+        self.unanswered.opened();
         self.schedule(id);
         Ok(id)
     }
@@ -81,9 +94,11 @@ impl Mux {
 
     pub(super) fn read(&mut self, id: StreamId, out: &mut impl BufMut) -> Result<Read, StreamError> {
         let stream = self.held_stream(id)?;
-        let before = stream.parked();
+        let before = (stream.unread(), stream.parked());
         let read = stream.read(out);
-        self.parked -= before - stream.parked();
+        let after = (stream.unread(), stream.parked());
+        self.unread -= before.0 - after.0;
+        self.parked -= before.1 - after.1;
         read
     }
 
@@ -106,35 +121,43 @@ impl Mux {
     /// a tombstone until the agent's FIN, so that a refusal finds it.
     pub(super) fn release(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.held) else { return };
+        self.unread -= stream.unread();
         self.parked -= stream.parked();
         self.held -= 1;
         stream.release();
+        self.unanswered.released(id);
         self.schedule(id);
         self.bury(id);
     }
 
     /// Takes bytes of the agent's frame stream.
-    pub(super) fn receive(&mut self, mut payload: Bytes) -> Result<(), DecodeError> {
+    pub(super) fn receive(&mut self, now: Instant, mut payload: Bytes) -> Result<(), DecodeError> {
         while let Some(part) = self.decoder.next(&mut payload)? {
             match part {
-                Part::Data(id, data) => self.receive_data(id, data),
-                Part::Fin(id) => self.receive_fin(id),
+                Part::Data(id, data) => self.receive_data(now, id, data),
+                Part::Fin(id) => self.receive_fin(now, id),
             }
         }
         Ok(())
     }
 
-    fn receive_data(&mut self, id: StreamId, data: Bytes) {
+    fn receive_data(&mut self, now: Instant, id: StreamId, data: Bytes) {
         // Data for a stream that is over here is thrown away, as the genuine peers do.
         let Some(stream) = self.streams.get_mut(&id) else { return };
         self.refusals.received(id);
-        let before = stream.parked();
+        let first = !stream.received;
+        let greeted = stream.asked.is_some_and(|asked| !asked.spoke);
+        let before = (stream.unread(), stream.parked());
         let wake = stream.receive(data);
-        self.parked += stream.parked() - before;
+        self.unread += stream.unread() - before.0;
+        self.parked += stream.parked() - before.1;
         self.wake(id, wake);
+        if first {
+            self.answered(now, id, Some(greeted));
+        }
     }
 
-    fn receive_fin(&mut self, id: StreamId) {
+    fn receive_fin(&mut self, now: Instant, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.has_ended() {
             return;
@@ -145,7 +168,30 @@ impl Mux {
         if refused {
             self.events.push_back(Event::DestinationRefused(id));
         }
+        self.answered(now, id, None);
         self.bury(id);
+    }
+
+    fn answered(&mut self, now: Instant, id: StreamId, greeted: Option<bool>) {
+        let streams = &self.streams;
+        self.unanswered.answered(now, id, greeted, |ids| streams.range(ids).filter(|(_, stream)| stream.held).count());
+    }
+
+    /// While it is known that nothing can be answered, connections without an answer are not counted.
+    pub(super) fn suspend_unanswered(&mut self, now: Instant, suspended: bool) {
+        self.unanswered.suspend(now, suspended);
+    }
+
+    /// When [`check_unanswered`](Self::check_unanswered) is to be called.
+    pub(super) fn unanswered_at(&self) -> Option<Instant> {
+        self.unanswered.due()
+    }
+
+    /// Tells if streams have waited too long for their first answer.
+    pub(super) fn check_unanswered(&mut self, now: Instant) {
+        let streams = self.streams.range((self.unanswered.after(), Bound::Unbounded));
+        let overdue = self.unanswered.check(now, streams.map(|(_, stream)| stream));
+        self.events.extend(overdue.map(Event::Unanswered));
     }
 
     /// The ConnectToPortError flag: some stream was refused, and its FIN follows.
@@ -168,7 +214,7 @@ impl Mux {
     }
 
     /// Fills a message with whole frames of up to `limit` bytes: streams take turns, and share the message.
-    pub(super) fn fill(&mut self, out: &mut BytesMut, limit: usize) {
+    pub(super) fn fill(&mut self, now: Instant, out: &mut BytesMut, limit: usize) {
         let end = out.len() + limit;
         let start = out.len();
         if std::mem::take(&mut self.nop_wanted) {
@@ -185,8 +231,12 @@ impl Mux {
                 }
                 out.put_slice(&FrameHeader::syn(id).encode());
                 stream.opened = true;
+                if stream.ask(now, false) {
+                    self.unanswered.asked(now);
+                }
             }
             let mut wake = Wake::default();
+            let mut proven = false;
             if !stream.unsent.is_empty() {
                 let room = (end - out.len()).saturating_sub(HEADER_LEN);
                 let count = stream.unsent.len().min(room).min(limits::QUANTUM);
@@ -197,19 +247,32 @@ impl Mux {
                 #[expect(clippy::cast_possible_truncation, reason = "the quantum is below 64 KiB")]
                 out.put_slice(&FrameHeader::psh(id, count as u16).encode());
                 wake = stream.take(count, out);
+                proven = !stream.received && stream.proves_destination(count);
+                if stream.ask(now, true) {
+                    self.unanswered.asked(now);
+                }
             }
             if stream.unsent.is_empty() && stream.finish == Finish::Wanted {
                 if end - out.len() < HEADER_LEN {
+                    if proven {
+                        self.answered(now, id, None);
+                    }
                     self.wake(id, wake);
                     return;
                 }
                 out.put_slice(&FrameHeader::fin(id).encode());
                 stream.finish = Finish::Sent;
+                if stream.ask(now, true) {
+                    self.unanswered.asked(now);
+                }
             }
             self.turn.pop_front();
             stream.queued = stream.has_output();
             if stream.queued {
                 self.turn.push_back(id);
+            }
+            if proven {
+                self.answered(now, id, None);
             }
             self.wake(id, wake);
             self.bury(id);
@@ -264,38 +327,44 @@ impl Mux {
         }
     }
 
-    /// Resets the stream with the most unread data, if another one is there to be held up by it.
+    /// Resets the streams with the most unread data, until the session can be read again, if another one is there to be
+    /// held up by them.
     pub(super) fn reset_slowest(&mut self) {
-        if !self.holds_up_others() {
-            return;
+        while self.holds_up_others() {
+            let slowest = self.streams.iter_mut().max_by_key(|(_, stream)| stream.unread());
+            let Some((id, stream)) = slowest.filter(|(_, stream)| stream.unread() > 0) else { return };
+            let id = *id;
+            self.unread -= stream.unread();
+            self.parked -= stream.parked();
+            let wake = stream.reset(StreamError::SlowReader);
+            if stream.finish != Finish::Sent {
+                stream.finish = Finish::Wanted;
+            }
+            self.wake(id, wake);
+            // Its reader may not be waiting, which is the trouble; tell it all the same.
+            self.events.push_back(Event::Readable(id));
+            self.events.push_back(Event::SlowReader(id));
+            self.schedule(id);
+            if self.parked() < limits::PARKED_BYTES - limits::STREAM_UNREAD {
+                return;
+            }
         }
-        let Some((id, stream)) = self.streams.iter_mut().max_by_key(|(_, stream)| stream.parked()) else { return };
-        let id = *id;
-        self.parked -= stream.parked();
-        let wake = stream.reset(StreamError::SlowReader);
-        if stream.finish != Finish::Sent {
-            stream.finish = Finish::Wanted;
-        }
-        self.wake(id, wake);
-        // Its reader may not be waiting, which is the trouble; tell it all the same.
-        self.events.push_back(Event::Readable(id));
-        self.events.push_back(Event::SlowReader(id));
-        self.schedule(id);
     }
 
     /// Whether a stream waits for data behind one whose reader does not keep up. The latter may have ended already: a
     /// complete download that nobody takes holds up the others as well.
     pub(super) fn holds_up_others(&self) -> bool {
-        self.parked > 0
-            && self.streams.values().any(|stream| stream.held && !stream.has_ended() && stream.parked() == 0)
+        let waits = |stream: &Stream| stream.held && !stream.has_ended() && stream.unread() == 0;
+        self.parked() > 0 && self.streams.values().any(waits)
     }
 
-    pub(super) fn was_reset(&self, id: StreamId) -> bool {
-        self.streams.get(&id).is_some_and(Stream::was_reset)
+    pub(super) fn cut(&self, id: StreamId) -> Option<StreamError> {
+        self.streams.get(&id)?.cut()
     }
 
+    /// Bytes above what each stream may hold for itself, or all streams together.
     pub(super) fn parked(&self) -> usize {
-        self.parked
+        self.parked.max(self.unread.saturating_sub(limits::SESSION_UNREAD))
     }
 
     pub(super) fn held(&self) -> usize {

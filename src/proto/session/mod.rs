@@ -1,5 +1,6 @@
 //! The session: what comes in, what it means, what goes out.
 
+mod link;
 mod receive;
 mod time;
 mod transmit;
@@ -10,19 +11,20 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::{
-    Cause, CloseReason, Config, Event, Initiator, Input, Mode, OpenError, Output, Read, StreamError, StreamId, Token,
+    Cause, CloseReason, Config, Event, Initiator, Input, Mode, OpenError, Output, Read, StreamError, StreamId,
     budget::Share,
     handshake::Handshake,
     incoming::Incoming,
     limits,
     outgoing::Outgoing,
     port::Port,
+    reconnect::Reconnect,
     timer::{Timer, TimerTable},
 };
-use crate::wire::{AgentFeatures, MessageId, OpenDataChannel, PayloadKind, SequenceNumber, to_json};
+use crate::wire::{AgentFeatures, PayloadKind, SequenceNumber};
 
 /// One SSM session's data channel, over as many websockets as it takes.
 ///
@@ -36,22 +38,35 @@ pub struct Session {
     online: bool,
     /// A websocket was there before: the next one resumes.
     resuming: bool,
+    reconnect: Reconnect,
+    /// The next thing heard shows that the session goes on.
+    resumed_unsaid: bool,
     incoming: Incoming,
     outgoing: Outgoing,
     /// Sequenced messages that are not stream data; few, and not held by the window.
     control: VecDeque<(PayloadKind, Bytes)>,
-    /// Retransmissions that have fallen due.
-    again: VecDeque<Bytes>,
+    /// Messages whose retransmission has fallen due.
+    again: VecDeque<SequenceNumber>,
     text: Option<Zeroizing<String>>,
     ping_wanted: bool,
     ping_in_flight: bool,
+    /// The next ping is to be answered sooner than others.
+    probing: bool,
     heard: Instant,
     malformed: u32,
     paused: bool,
-    /// When the agent last said something.
+    /// When the agent last said something, as far as it could be heard.
     agent_heard: Instant,
+    /// How long the agent had been silent, with something to acknowledge, when the websocket was lost.
+    silent_for: Duration,
+    /// The agent's silence is not worth a word before it has lasted from here, too.
+    patient_since: Instant,
     stalled: bool,
     reading: bool,
+    /// For how long, in sum, others have waited for the reader for whose sake reading has stopped.
+    held_up_for: Duration,
+    /// Since when they do now.
+    held_up_since: Option<Instant>,
     parked: Share,
     timers: TimerTable,
     events: VecDeque<Event>,
@@ -139,18 +154,25 @@ impl Session {
             phase: Phase::Handshaking(Handshake::default()),
             online: false,
             resuming: false,
+            reconnect: Reconnect::default(),
+            resumed_unsaid: false,
             incoming: Incoming::default(),
             control: VecDeque::new(),
             again: VecDeque::new(),
             text: None,
             ping_wanted: false,
             ping_in_flight: false,
+            probing: false,
             heard: now,
             malformed: 0,
             paused: false,
             agent_heard: now,
+            silent_for: Duration::ZERO,
+            patient_since: now,
             stalled: false,
             reading: true,
+            held_up_for: Duration::ZERO,
+            held_up_since: None,
             timers,
             events: VecDeque::new(),
         }
@@ -163,9 +185,12 @@ impl Session {
         }
         match input {
             Input::Connected(token) => self.connected(now, &token),
-            Input::Disconnected => self.disconnected(),
+            Input::Disconnected => self.disconnected(now),
+            Input::ConnectFailed => self.connect_failed(now),
+            Input::Wake => self.wake(now),
             Input::Message(inbound) => {
                 self.hear(now);
+                self.say_resumed();
                 self.message(now, inbound);
             }
             Input::Pong => self.hear(now),
@@ -252,14 +277,15 @@ impl Session {
         }
     }
 
-    /// Whether a stream was reset because its reader held up the others: what it has not read is gone. An
-    /// [`Event::Readable`] tells of it.
+    /// Why a stream was cut, if it was, for a reader that is not reading and would not learn of it: its reader held up
+    /// the others, which an [`Event::Readable`] tells, and what it has not read is gone; or the session ended before
+    /// the stream did, which [`Event::Closed`] tells. A stream that had ended before its session was not cut.
     #[must_use]
-    pub fn was_reset(&self, stream: StreamId) -> bool {
+    pub fn cut(&self, stream: StreamId) -> Option<StreamError> {
         match &self.phase {
-            Phase::Open(open) => open.port.was_reset(stream),
-            Phase::Closed(_, port) => port.as_ref().is_some_and(|port| port.was_reset(stream)),
-            Phase::Handshaking(_) => false,
+            Phase::Open(open) => open.port.cut(stream),
+            Phase::Closed(_, port) => port.as_ref()?.cut(stream),
+            Phase::Handshaking(_) => None,
         }
     }
 
@@ -289,10 +315,11 @@ impl Session {
         }
     }
 
-    /// Gives the session up at once.
+    /// Gives the session up at once. Unless it was the service that ended it, the API has to be told.
     pub fn abort(&mut self, reason: CloseReason) {
         if !matches!(self.phase, Phase::Closed(..)) {
-            self.close(reason, true);
+            let terminate = reason.initiator != Initiator::Service;
+            self.close(reason, terminate);
         }
     }
 
@@ -319,6 +346,18 @@ impl Session {
     #[must_use]
     pub fn wants_messages(&self) -> bool {
         self.reading
+    }
+
+    /// Whether the agent has been silent for long although it has data to acknowledge.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// Whether data may flow: [`Event::Ready`] was there, and no end yet.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        matches!(&self.phase, Phase::Open(open) if open.shield == Shield::Passed)
     }
 
     /// How connections are carried, once the handshake is over.
@@ -371,72 +410,6 @@ impl Session {
             parked_bytes: port.map_or(0, Port::parked),
             largest_unsent,
             largest_unread,
-        }
-    }
-
-    // --- websockets ------------------------------------------------------------------------------------------
-
-    fn connected(&mut self, now: Instant, token: &Token) {
-        self.online = true;
-        self.heard = now;
-        self.agent_heard = now;
-        self.malformed = 0;
-        self.text = Some(self.open_message(token));
-        self.ping_wanted = true;
-        self.ping_in_flight = false;
-        if std::mem::replace(&mut self.resuming, true) {
-            self.incoming.resumed();
-            self.outgoing.resumed(now);
-            self.unpause();
-            if let Phase::Open(Open { shield: Shield::Sent { wait, .. }, .. }) = &self.phase {
-                self.timers.set(Timer::Shield, now + *wait);
-            }
-        }
-        self.timers.set(Timer::Ping, now + self.config.ping_interval);
-    }
-
-    fn disconnected(&mut self) {
-        self.online = false;
-        self.text = None;
-        self.ping_wanted = false;
-        self.ping_in_flight = false;
-        self.incoming.disconnected();
-        self.again.clear();
-        for timer in [Timer::Ping, Timer::Silence, Timer::Retransmit, Timer::Shield, Timer::Resend, Timer::Pause] {
-            self.timers.stop(timer);
-        }
-        if matches!(&self.phase, Phase::Open(open) if open.ending != Ending::No) {
-            self.close(CloseReason::new(Initiator::Us, Cause::Requested), true);
-        }
-    }
-
-    fn open_message(&mut self, token: &Token) -> Zeroizing<String> {
-        let mut body = OpenDataChannel {
-            message_schema_version: OpenDataChannel::SCHEMA.to_owned(),
-            request_id: MessageId::from_random(self.random.u128(..)).to_string(),
-            token_value: token.expose().to_owned(),
-            client_id: Some(self.config.client_id.hyphenated().to_string()),
-            client_version: Some(self.config.client_version.clone()),
-        };
-        let json = to_json(&body);
-        let text = String::from_utf8_lossy(&json).into_owned();
-        // What the websocket library copies cannot be wiped; what lies here can.
-        body.token_value.zeroize();
-        if let Ok(mut json) = json.try_into_mut() {
-            json.as_mut().zeroize();
-        }
-        Zeroizing::new(text)
-    }
-
-    fn hear(&mut self, now: Instant) {
-        self.heard = now;
-        self.timers.stop(Timer::Silence);
-    }
-
-    fn ping_sent(&mut self, now: Instant) {
-        if std::mem::take(&mut self.ping_in_flight) {
-            let interval = self.config.ping_interval;
-            self.timers.start(Timer::Silence, (self.heard + interval * 2).max(now + interval));
         }
     }
 }

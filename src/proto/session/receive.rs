@@ -47,6 +47,8 @@ impl Session {
             MessageKind::PausePublication => self.pause(now),
             MessageKind::StartPublication => {
                 self.unpause();
+                // The gateway says that the agent is there, which after a resume is as good as a word of its own.
+                self.outgoing.sign_of_life();
                 self.outgoing.forget_back_off();
             }
             // For the gateway, for the agent, or not known: not for us.
@@ -101,10 +103,7 @@ impl Session {
     fn open(&mut self, now: Instant, agreed: Agreed, customer_message: String) {
         let Agreed { mode, agent_version, features } = agreed;
         if !customer_message.is_empty() {
-            self.events.push_back(Event::CustomerMessage(customer_message));
-        }
-        if mode == Mode::Mux && !features.keepalive_off {
-            self.timers.set(Timer::Keepalive, now + limits::KEEPALIVE);
+            self.events.push_back(Event::CustomerMessage(cut(&customer_message)));
         }
         self.phase = Phase::Open(Open {
             port: Port::new(mode),
@@ -114,6 +113,9 @@ impl Session {
             shield: Shield::Wanted,
             ending: Ending::No,
         });
+        if let Some(interval) = self.keep_alive_interval() {
+            self.timers.set(Timer::Keepalive, now + interval);
+        }
     }
 
     fn acknowledge(&mut self, now: Instant, payload: &Bytes) {
@@ -162,7 +164,7 @@ impl Session {
             }
             _ => (false, false),
         };
-        let text = output.trim().to_owned();
+        let text = cut(output.trim());
         let reason = if ending {
             CloseReason::new(Initiator::Us, Cause::Requested)
         } else if (raw && text.is_empty()) || is_text_of_agent(&text) {
@@ -190,6 +192,11 @@ impl Session {
 
 fn handshake_failed(why: String) -> CloseReason {
     CloseReason::new(Initiator::Library, Cause::Handshake(why))
+}
+
+/// A text in the peer's words, in a size for people.
+fn cut(text: &str) -> String {
+    text.chars().take(limits::TEXT).collect()
 }
 
 fn is_text_of_agent(text: &str) -> bool {

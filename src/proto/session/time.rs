@@ -1,11 +1,12 @@
 //! What falls due.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use super::{Ending, Phase, Session, Shield};
-use crate::proto::{Cause, CloseReason, Event, Initiator, Mode, limits, rto, timer::Timer};
+use super::{Ending, Phase, Session, Shield, transmit::size};
+use crate::{
+    proto::{Cause, CloseReason, Event, Initiator, Mode, limits, rto, timer::Timer},
+    wire::{PayloadKind, SequenceNumber},
+};
 
 impl Session {
     pub(super) fn timeout(&mut self, now: Instant) {
@@ -21,26 +22,25 @@ impl Session {
                     self.close(CloseReason::new(Initiator::Library, Cause::Timeout(what)), true);
                 }
                 Timer::Retransmit => {
-                    let head = self.outgoing.retransmit_head(now);
-                    self.send_again(head);
+                    let head = self.outgoing.head();
+                    if self.outgoing.retransmit_head(now).is_some() {
+                        self.send_again(head);
+                    }
                 }
                 Timer::Shield => self.resend_shield(now),
                 Timer::Resend => self.outgoing.overdue(now),
                 Timer::Pause => {
                     self.unpause();
-                    self.agent_heard = now;
+                    self.patient_since = now;
                 }
                 Timer::Ping => {
                     self.ping_wanted |= !self.ping_in_flight;
                     self.timers.set(Timer::Ping, now + self.config.ping_interval);
                 }
                 Timer::Silence => self.events.push_back(Event::Unresponsive),
-                Timer::Keepalive => {
-                    if let Phase::Open(open) = &mut self.phase {
-                        open.port.want_nop();
-                        self.timers.set(Timer::Keepalive, now + limits::KEEPALIVE);
-                    }
-                }
+                Timer::Resumed => self.say_resumed(),
+                Timer::Reconnect => self.ask_to_reconnect(),
+                Timer::Keepalive => self.keep_alive(now),
                 Timer::Stall if self.stalled => {
                     let what = "the agent acknowledges nothing: its destination takes no data, or it is gone";
                     self.close(CloseReason::new(Initiator::Library, Cause::Timeout(what)), true);
@@ -49,9 +49,19 @@ impl Session {
                     self.stalled = true;
                     self.events.push_back(Event::Stalled(true));
                 }
+                Timer::Unanswered => {
+                    // An agent that acknowledges nothing dials nobody either, and that is told already.
+                    if let Phase::Open(open) = &mut self.phase
+                        && !self.stalled
+                    {
+                        open.port.check_unanswered(now);
+                    }
+                }
                 // What follows is decided when outputs are drained.
                 Timer::Recheck => {}
                 Timer::SlowReader => {
+                    self.held_up_for = Duration::ZERO;
+                    self.held_up_since = None;
                     if let Phase::Open(open) = &mut self.phase {
                         open.port.reset_slowest();
                     }
@@ -71,21 +81,50 @@ impl Session {
         }
     }
 
+    /// Something that counts as data for the service and the agent, and as nothing for the destination.
+    fn keep_alive(&mut self, now: Instant) {
+        let Phase::Open(open) = &mut self.phase else { return };
+        let ready = open.shield == Shield::Passed && open.ending == Ending::No;
+        if open.mode == Mode::Mux {
+            open.port.want_nop();
+        } else if ready && self.control.is_empty() && self.outgoing.unacked() == 0 {
+            self.control.push_back((PayloadKind::Size, size()));
+        }
+        if let Some(interval) = self.keep_alive_interval() {
+            self.timers.set(Timer::Keepalive, now + interval);
+        }
+    }
+
+    /// How often: old agents in mux mode want it, whatever the user wants.
+    pub(super) fn keep_alive_interval(&self) -> Option<Duration> {
+        let Phase::Open(open) = &self.phase else { return None };
+        let wanted = (open.mode == Mode::Mux && !open.features.keepalive_off).then_some(limits::KEEPALIVE);
+        wanted.into_iter().chain(self.config.keep_alive).min()
+    }
+
     fn resend_shield(&mut self, now: Instant) {
         let Phase::Open(open) = &mut self.phase else { return };
         let Shield::Sent { sequence, wait } = &mut open.shield else { return };
+        // After a resume it goes out among the rest, or has done so already.
+        let goes_out = if self.outgoing.is_head_to_be_sent() { Some(now) } else { self.outgoing.last_sent(*sequence) };
+        if let Some(due) = goes_out.map(|sent| sent + *wait)
+            && due > now
+        {
+            self.timers.set(Timer::Shield, due);
+            return;
+        }
         *wait = (*wait * 2).min(rto::MAX);
         self.timers.set(Timer::Shield, now + *wait);
-        let shield = self.outgoing.retransmit(now, *sequence);
-        self.send_again(shield);
+        let sequence = *sequence;
+        if self.outgoing.retransmit(now, sequence).is_some() {
+            self.send_again(sequence);
+        }
     }
 
     /// What falls due again while nothing can be written goes out once.
-    fn send_again(&mut self, message: Option<Bytes>) {
-        if let Some(message) = message
-            && !self.again.contains(&message)
-        {
-            self.again.push_back(message);
+    fn send_again(&mut self, sequence: SequenceNumber) {
+        if !self.again.contains(&sequence) {
+            self.again.push_back(sequence);
         }
     }
 
@@ -96,17 +135,31 @@ impl Session {
         self.set_or_stop(Timer::Resend, self.outgoing.resend_at().filter(|_| self.online));
         if let Phase::Open(open) = &self.phase {
             let settles_at = open.port.settles_at(|sequence| self.outgoing.is_unacked(sequence), self.rtt());
+            let unanswered_at = open.port.unanswered_at();
             self.set_or_stop(Timer::Settle, settles_at);
+            self.set_or_stop(Timer::Unanswered, unanswered_at);
         }
         self.timers.next(self.frozen())
     }
 
-    /// Unacknowledged data, and nothing from the agent since. During a pause the gateway has said so already.
+    /// Unacknowledged data, and nothing from the agent since. A pause, or a new websocket, is a reason to be patient before
+    /// a word is said, but none to wait for ever: the agent may be gone all the same.
     fn stalls_at(&self) -> Option<Instant> {
-        let waits = self.online && !self.paused && self.outgoing.unacked() > 0 && matches!(self.phase, Phase::Open(_));
-        let since = self.agent_heard.max(self.outgoing.head_since()?);
-        let patience = if self.stalled { self.config.stall_timeout } else { limits::STALLED };
-        waits.then(|| since + patience)
+        if !self.online || !matches!(self.phase, Phase::Open(_)) {
+            return None;
+        }
+        let since = self.silent_since()?;
+        let given_up = since + self.config.stall_timeout;
+        Some(if self.stalled || self.paused {
+            given_up
+        } else {
+            given_up.min(since.max(self.patient_since) + limits::STALLED)
+        })
+    }
+
+    /// Since when the agent has had something to acknowledge and said nothing.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        self.outgoing.waiting_since().map(|waiting| waiting.max(self.agent_heard))
     }
 
     /// While the websocket is not read, silence and missing acknowledgements are of our own making.

@@ -1,8 +1,8 @@
 //! What goes out, in this order: the opening message, acknowledgements, retransmissions, control messages, data.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 
 use super::{Ending, Open, Phase, Session, Shield};
 use crate::{
@@ -36,19 +36,29 @@ impl Session {
         if reading != self.reading {
             self.reading = reading;
             self.events.push_back(Event::Backpressure(!reading));
+            self.held_up_for = Duration::ZERO;
+            self.held_up_since = None;
             self.timers.stop(Timer::SlowReader);
             self.outgoing.restart_wait(now);
             self.heard = now;
             self.agent_heard = now;
+            self.silent_for = Duration::ZERO;
             self.timers.stop(Timer::Silence);
         }
         let Phase::Open(open) = &mut self.phase else { return };
+        open.port.suspend_unanswered(now, !self.online || !self.reading || self.paused || self.stalled);
         if !self.reading && self.parked.own() < limit {
             self.timers.start(Timer::Recheck, now + limits::RECHECK);
         }
-        if !self.reading && open.port.holds_up_others() {
-            self.timers.start(Timer::SlowReader, now + limits::SLOW_READER);
-        } else {
+        // Without a websocket nobody is held up by a reader.
+        let holds_up = !self.reading && self.online && open.port.holds_up_others();
+        // In sum: others that give up one after another have waited too.
+        if holds_up && self.held_up_since.is_none() {
+            self.held_up_since = Some(now);
+            self.timers.set(Timer::SlowReader, now + limits::SLOW_READER.saturating_sub(self.held_up_for));
+        } else if let Some(since) = self.held_up_since.filter(|_| !holds_up) {
+            self.held_up_since = None;
+            self.held_up_for += now.saturating_duration_since(since);
             self.timers.stop(Timer::SlowReader);
         }
         if open.ending == Ending::Draining && !open.port.has_unsent() && self.outgoing.unacked() == 0 {
@@ -79,8 +89,10 @@ impl Session {
         if let Some(receipt) = self.incoming.next_acknowledgement() {
             return Some(once(self.acknowledgement(now, receipt)));
         }
-        if let Some(bytes) = self.again.pop_front() {
-            return Some(again(bytes));
+        while let Some(sequence) = self.again.pop_front() {
+            if let Some(bytes) = self.outgoing.leaves(now, sequence) {
+                return Some(again(bytes));
+            }
         }
         if let Some(bytes) = self.outgoing.next_resend(now) {
             return Some(again(bytes));
@@ -95,7 +107,7 @@ impl Session {
             return Some(if open.mode == Mode::Mux {
                 self.sequenced(now, PayloadKind::Output, &FrameHeader::nop().encode())
             } else {
-                self.sequenced(now, PayloadKind::Size, &to_json(&Size { cols: 80, rows: 24 }))
+                self.sequenced(now, PayloadKind::Size, &size())
             });
         }
         match open.ending {
@@ -174,10 +186,15 @@ impl Session {
     }
 }
 
+/// A terminal size, which port sessions acknowledge and ignore.
+pub(super) fn size() -> Bytes {
+    to_json(&Size { cols: 80, rows: 24 })
+}
+
 fn once(draft: Draft) -> Transmit {
     Transmit::Binary(Frame(FrameState::Once(draft)))
 }
 
-fn again(bytes: bytes::Bytes) -> Transmit {
+fn again(bytes: Bytes) -> Transmit {
     Transmit::Binary(Frame(FrameState::Again(bytes)))
 }

@@ -14,7 +14,7 @@ pub(crate) use destination::{Closed, Destination, RefusingPort};
 pub(crate) use pattern::{receive, send};
 pub(crate) use program::{Ended, Program};
 pub(crate) use relay::ApiRelay;
-pub(crate) use world::World;
+pub(crate) use world::{World, failing};
 
 /// How long anything may take. Far more than it does on an idle machine: it only ends tests that would hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,10 +1,10 @@
 //! One test's world: an emulated AWS and the programs that use it, checked at the end.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use rustix::process::Signal;
-use ssmfwd::emulator::{AgentKind, Emulator, EmulatorConfig, EmulatorState};
-use tokio::process::Command;
+use ssmfwd::emulator::{AgentKind, ApiFailure, Emulator, EmulatorConfig, EmulatorState, FailureKind, Operation};
+use tokio::{net::TcpStream, process::Command};
 
 use super::{Client, Ended, Program, within};
 
@@ -45,6 +45,11 @@ impl World {
         Program::start(command)
     }
 
+    /// The program with a forward to a port of this machine, the usual target, and lines for people.
+    pub(crate) fn start_for_people(&self, port: u16) -> Program {
+        Program::start(self.command(&["--target", Self::TARGET, &format!("0:127.0.0.1:{port}")]))
+    }
+
     /// A forward of any free port to a port of this machine, ready.
     pub(crate) async fn forward(&self, port: u16, options: &[&str]) -> Program {
         let forward = format!("0:127.0.0.1:{port}");
@@ -62,12 +67,17 @@ impl World {
 
     /// No session is left, and nothing was done against the protocol.
     pub(crate) async fn settled(self) -> EmulatorState {
+        self.settled_after_stale_tokens(0).await
+    }
+
+    /// The same when the service has given out so many tokens that its gateway does not know.
+    pub(crate) async fn settled_after_stale_tokens(self, count: u64) -> EmulatorState {
         let quiet = |state: &EmulatorState| state.live_sessions() == 0 && state.websockets == 0 && state.agents == 0;
         let Ok(state) = tokio::time::timeout(Duration::from_secs(20), self.emulator.wait_for(quiet)).await else {
             panic!("something is left: {:#?}", self.emulator.state());
         };
         assert_eq!(state.violations, [""; 0]);
-        assert_eq!((state.violation_count, state.tokens_refused), (0, 0));
+        assert_eq!((state.violation_count, state.tokens_refused), (0, count));
         state
     }
 
@@ -77,12 +87,26 @@ impl World {
     }
 }
 
+/// Every call of an operation fails, until the list is cleared.
+pub(crate) fn failing(operation: Operation, kind: FailureKind) -> Vec<ApiFailure> {
+    vec![ApiFailure { operation, kind, times: None }]
+}
+
 impl Program {
     /// The addresses of one forward of the `ready` event.
     pub(crate) async fn addresses(&self, forward: usize) -> Vec<SocketAddr> {
         let ready = self.event("ready").await;
         let addresses = ready["forwards"][forward]["addresses"].as_array().expect("addresses").iter();
         addresses.map(|address| address.as_str().and_then(|text| text.parse().ok()).expect("an address")).collect()
+    }
+
+    /// A connection to the first forward that is refused, maybe before this end knows that there is one.
+    pub(crate) async fn refuses(&self) {
+        let kind = match within("connecting", TcpStream::connect(self.addresses(0).await[0])).await {
+            Ok(socket) => Client(socket).read_to_failure().await.1,
+            Err(error) => error.kind(),
+        };
+        assert_eq!(kind, io::ErrorKind::ConnectionReset, "{}", self.transcript());
     }
 
     /// A connection through the first forward.

@@ -131,6 +131,12 @@ impl Destinations {
         }
     }
 
+    /// How much a destination that is there has received.
+    pub(super) fn received(&self, app: usize) -> Option<usize> {
+        let id = ConnectionId(app as u64 + 1);
+        self.open.get(&id).filter(|destination| destination.dialled).map(|destination| destination.received)
+    }
+
     pub(super) fn all_done(&self) -> bool {
         self.open.iter().all(|(id, destination)| {
             let plan = &self.plans[app_of(*id)];

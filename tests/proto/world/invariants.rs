@@ -14,30 +14,199 @@ use ssmfwd::{
 
 use super::Profile;
 
-/// Watches what the client sends and how full it is.
+/// What a destination takes for one message, and the agent to store it.
+pub(super) const WRITE: Duration = Duration::from_micros(3200);
+
+/// What the recovery from an outage depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outage {
+    /// The longest round trip of the line.
+    pub(super) rtt: Duration,
+    /// Messages of the agent that were lost when the network came back, or whose acknowledgement was.
+    pub(super) lost_of_agent: u32,
+    /// Something upward was lost, and no new websocket of the client tells it: losses on a live one, a websocket of
+    /// the agent that was replaced.
+    pub(super) unannounced: bool,
+    /// The session is not ready: its first message has a timer of its own.
+    pub(super) starting: bool,
+    /// Arrivals that the agent refuses at the start.
+    pub(super) refusals: u32,
+    /// What is left of a pause whose end was lost.
+    pub(super) pause: Duration,
+    /// How long readers stop.
+    pub(super) naps: Duration,
+    /// Connections that are carried one after another.
+    pub(super) in_turn: u32,
+    /// Connections, and messages in each direction, all at most.
+    pub(super) connections: u32,
+    pub(super) up: u32,
+    pub(super) down: u32,
+}
+
+/// Invariant 4 of the design: how long after the network has returned for good everything that was queued is
+/// delivered, at the latest (`proto-notes/reliability.md#recovery`). Virtual time; every seed is held to it.
+///
+/// * Upwards: a new websocket of the client needs one round trip until the head is acknowledged, and half of one for
+///   the rest. A loss that no new websocket announces waits for the head's timeout, which has backed off to 10 s at
+///   most, and one more for what was sent after the head; the shield of a session that is not ready waits for itself,
+///   and as long. Each refusal at the start doubles a timeout.
+/// * Downwards: the agent looks at its oldest message every 100 ms, once its own timeout of up to 1 s has passed, and
+///   each that was lost costs such a tick and the round trip of its acknowledgement.
+/// * Not recovery, but in the way of it: a pause; a reader that stops; connections that have to be carried in turn; what the agent and its
+///   destinations take for each message and dial of this world.
+pub(super) fn recovery_bound(outage: &Outage) -> Duration {
+    const TICK: Duration = Duration::from_millis(100);
+    const AGENT_TIMEOUT: Duration = Duration::from_secs(1);
+    const TIMEOUT: Duration = Duration::from_millis(200);
+    const BACKED_OFF: Duration = Duration::from_secs(10);
+    const DIAL: Duration = Duration::from_millis(20);
+    const PUMP: Duration = Duration::from_micros(1330);
+
+    let rto = TIMEOUT.max(outage.rtt * 3);
+    // How long one message may wait for its next transmission, and how many waits may follow each other.
+    let upwards = outage.rtt * 3 / 2
+        + if outage.unannounced {
+            BACKED_OFF * (1 + u32::from(outage.starting) + outage.refusals) + rto
+        } else {
+            rto * ((1 << outage.refusals) - 1)
+        };
+    let downwards = AGENT_TIMEOUT + TICK + (TICK + outage.rtt) * outage.lost_of_agent;
+    // A question, its answer and the end of a stream; in turn also the silence before the next.
+    let rounds = outage.rtt * 3 + (outage.rtt * 6 + limits::SETTLE) * outage.in_turn;
+    upwards
+        + downwards
+        + outage.pause
+        + outage.naps
+        + rounds
+        + DIAL * outage.connections
+        + WRITE * outage.up
+        + PUMP * outage.down
+}
+
+/// What was queued upwards when the client got a new websocket, and by when it is delivered: the round trip that shows
+/// that the agent is there, and the way of the rest.
+#[derive(Debug)]
+pub(super) struct Resumed {
+    pub(super) by: Instant,
+    /// Connections and how many bytes of each.
+    pub(super) queued: Vec<(usize, usize)>,
+}
+
+impl Resumed {
+    pub(super) fn new(now: Instant, longest_way: Duration, queued: Vec<(usize, usize)>) -> Self {
+        Self { by: now + longest_way * 3, queued }
+    }
+}
+
+/// Watches what the client sends, what it is told and what it tells, and how full it is.
 pub(super) struct Observer {
     seed: u64,
     profile: Profile,
     websocket: u32,
-    /// Number → when it was last sent, on which websocket, how often on it, and the bytes.
+    /// Since when there is this websocket.
+    opened: Option<Instant>,
+    /// Something of the agent or the gateway came in on it, other than an answer to a ping.
+    heard: bool,
+    /// When anything last came in on the present websocket.
+    gateway_heard: Option<Instant>,
+    /// How long the client has listened to an agent that had something to acknowledge and said nothing.
+    silence: Duration,
+    /// Until when `silence` is added up.
+    until: Option<Instant>,
     sent: BTreeMap<i64, Sent>,
     next: i64,
 }
 
+/// When a message was last sent, on which websocket, when and how often on that, and its bytes.
 struct Sent {
     at: Instant,
     websocket: u32,
+    first: Instant,
+    times: u32,
     bytes: Bytes,
     shield: bool,
 }
 
+/// What may pass between two steps of the same moment in both clocks.
+const SLACK: Duration = Duration::from_millis(1);
+
 impl Observer {
     pub(super) fn new(seed: u64, profile: Profile) -> Self {
-        Self { seed, profile, websocket: 0, sent: BTreeMap::new(), next: 0 }
+        Self {
+            seed,
+            profile,
+            websocket: 0,
+            opened: None,
+            heard: false,
+            gateway_heard: None,
+            silence: Duration::ZERO,
+            until: None,
+            sent: BTreeMap::new(),
+            next: 0,
+        }
     }
 
-    pub(super) fn websocket(&mut self) {
+    pub(super) fn websocket(&mut self, now: Instant) {
+        self.gateway_is_gone(now);
         self.websocket += 1;
+        self.opened = Some(now);
+        self.gateway_heard = Some(now);
+        self.heard = false;
+    }
+
+    pub(super) fn lost(&mut self, now: Instant) {
+        self.gateway_is_gone(now);
+        self.opened = None;
+    }
+
+    /// Anything comes in, if only a pong.
+    pub(super) fn gateway_heard(&mut self, now: Instant) {
+        self.gateway_heard = Some(now);
+    }
+
+    /// While the gateway was not heard either, it was not the agent that was silent.
+    fn gateway_is_gone(&mut self, now: Instant) {
+        let gone_for = self.gateway_heard.take().map_or(Duration::ZERO, |heard| now - heard);
+        self.silence = self.silence.saturating_sub(gone_for);
+    }
+
+    /// A message comes in.
+    pub(super) fn heard(&mut self, now: Instant, bytes: &Bytes) {
+        self.heard = true;
+        self.gateway_heard(now);
+        let message = Message::decode(bytes.clone()).expect("the peer's message");
+        if matches!(message.header.kind, MessageKind::OutputStreamData | MessageKind::Acknowledge) {
+            self.silence = Duration::ZERO;
+            self.until = Some(now);
+        }
+    }
+
+    /// Time has passed: an agent that is gone is given up in time, however the time was filled (pauses, websockets that
+    /// do not last). Time in which nobody could listen does not count.
+    pub(super) fn passes(&mut self, now: Instant, session: &Session) {
+        let passed = self.until.replace(now).map_or(Duration::ZERO, |until| now.saturating_duration_since(until));
+        if session.occupancy().unacked_messages == 0 || !session.wants_messages() || session.mode().is_none() {
+            self.silence = Duration::ZERO;
+        } else if self.opened.is_some() {
+            self.silence += passed;
+        }
+        let limit = limits::STALL_TIMEOUT + SLACK;
+        assert!(self.silence <= limit, "seed {}: listens to nobody for {:?}", self.seed, self.silence);
+    }
+
+    /// The agent is called silent.
+    pub(super) fn stalled(&self, now: Instant) {
+        let online = self.opened.map(|opened| now - opened);
+        let patient = online.is_some_and(|online| online.min(self.silence + SLACK) >= limits::STALLED);
+        let given_up = self.silence + SLACK >= limits::STALL_TIMEOUT;
+        assert!(patient || given_up, "seed {}: silent for {:?}, online for {online:?}", self.seed, self.silence);
+    }
+
+    /// The session is said to go on.
+    pub(super) fn resumed(&self, now: Instant) {
+        let online = self.opened.map(|opened| now - opened);
+        let shown = online.is_some_and(|online| self.heard || online >= limits::STEADY);
+        assert!(shown, "seed {}: resumed after {online:?} without a message", self.seed);
     }
 
     /// Numbers without gaps, retransmissions byte for byte and not before their time.
@@ -56,20 +225,27 @@ impl Observer {
         if !again {
             assert_eq!(number, self.next, "seed {seed}: numbers have no gaps");
             self.next += 1;
-            self.sent.insert(number, Sent { at: now, websocket, bytes: bytes.clone(), shield: number == 1 });
+            let shield = number == 1;
+            let sent = Sent { at: now, websocket, first: now, times: 1, bytes: bytes.clone(), shield };
+            self.sent.insert(number, sent);
             return;
         }
         let sent = self.sent.get_mut(&number).expect("sent before");
         assert_eq!(sent.bytes, bytes, "seed {seed}: a retransmission is the same message");
-        if sent.websocket == self.websocket {
+        if sent.websocket == websocket {
+            // Once for each websocket, and once more for each timeout on it.
             let least = Duration::from_millis(if sent.shield { 30 } else { 200 });
             assert!(now - sent.at >= least, "seed {seed}: {number} again after {:?}", now - sent.at);
+            assert!(now - sent.first >= least * sent.times, "seed {seed}: {number} for the {}th time", sent.times);
+            sent.times += 1;
+        } else {
+            (sent.websocket, sent.first, sent.times) = (websocket, now, 1);
         }
-        (sent.at, sent.websocket) = (now, websocket);
+        sent.at = now;
     }
 
-    /// Every buffer within its bound.
-    pub(super) fn check(&self, session: &Session, agent: &AgentCore) {
+    /// Every buffer within its bound, and every estimate within what the network allows.
+    pub(super) fn check(&self, session: &Session, agent: &AgentCore, longest_round_trip: Duration) {
         let occupancy = session.occupancy();
         let bounds = [
             (occupancy.unacked_messages, limits::IN_FLIGHT_MESSAGES + 4),
@@ -83,9 +259,18 @@ impl Observer {
         for (index, (value, bound)) in bounds.into_iter().enumerate() {
             assert!(value <= bound, "seed {}: bound {index} exceeded: {occupancy:?}", self.seed);
         }
-        let rto = session.rto();
-        let limits = Duration::from_millis(200)..=Duration::from_secs(10);
-        assert!(limits.contains(&rto), "seed {} {:?}: RTO {rto:?}", self.seed, self.profile);
+        let (rtt, rto) = (session.rtt(), session.rto());
+        let range = Duration::from_millis(200)..=Duration::from_secs(10);
+        assert!(range.contains(&rto), "seed {} {:?}: RTO {rto:?}", self.seed, self.profile);
+        assert!(
+            rtt <= longest_round_trip,
+            "seed {} {:?}: a round trip of {rtt:?}, of {longest_round_trip:?} at most",
+            self.seed,
+            self.profile
+        );
+        // Neither the smoothed value nor the mean deviation exceeds the longest sample.
+        let highest = (*range.start()).max(longest_round_trip * 5);
+        assert!(rto <= highest, "seed {} {:?}: RTO {rto:?}", self.seed, self.profile);
         assert!(agent.early() <= limits::IN_FLIGHT_SPAN, "seed {}: more early messages than a window", self.seed);
     }
 }

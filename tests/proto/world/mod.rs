@@ -5,16 +5,23 @@
 //!   apps ◀─▶ proto::Session ◀─▶ Network (delay, loss, duplication, reordering, cuts) ◀─▶ AgentCore ◀─▶ destinations
 //! ```
 //!
-//! Two profiles: a *carrier* like the real one (TCP keeps order and loses nothing, until a cut loses everything that
-//! is under way) and a *harsh* one that also drops, repeats and reorders single messages.
+//! Three profiles: a *carrier* like the real one (TCP keeps order and loses nothing, until a cut loses everything that
+//! is under way), a *harsh* one that also drops, repeats and reorders single messages, and an *ordeal* that takes its
+//! time: outages of minutes, websockets that live for seconds, pauses again and again, readers that stop.
+//!
+//! In most runs the websocket takes a few messages at a time, as it does in the shell: what the session has to say next
+//! waits in it, while time passes and things happen.
 
+mod apps;
 mod destination;
 mod invariants;
 mod network;
 mod plan;
+mod shell;
 
 use std::{
     collections::BTreeMap,
+    sync::{Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -22,15 +29,18 @@ use bytes::Bytes;
 use ssmfwd::{
     emulator::agent::{AgentCore, AgentInput, AgentOptions, AgentOutput, Behaviour, ConnectionId},
     proto::{
-        Config, Event, Inbound, Input, Mode, OpenError, Output, Read, Session, StreamError, StreamId, Token, Transmit,
+        Config, Event, Inbound, Input, Mode, Output, ProcessBudget, Read, Session, StreamError, StreamId, Token,
+        Transmit, limits,
     },
 };
 
 use self::{
+    apps::App,
     destination::Destinations,
-    invariants::Observer,
-    network::{Network, Packet},
+    invariants::{Observer, Outage, Resumed, WRITE, recovery_bound},
+    network::{Network, Packet, Reads, publication},
     plan::{Ending, Plan},
+    shell::Shell,
 };
 
 /// What a run is made of.
@@ -38,17 +48,19 @@ use self::{
 pub(crate) enum Profile {
     Carrier,
     Harsh,
+    Ordeal,
 }
 
-/// One local connection: its plan and how far it has come.
-#[derive(Debug)]
-struct App {
-    plan: Plan,
-    stream: Option<StreamId>,
-    sent: usize,
-    received: usize,
-    finished: bool,
-    done: bool,
+/// What a run came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) steps: u32,
+    /// Resumes after which the whole queue arrived in time.
+    pub(crate) resumes: u32,
+    /// How often reading stopped because a reader had.
+    pub(crate) stops: u32,
+    /// A digest of everything the client sent, and when.
+    pub(crate) transcript: u64,
 }
 
 pub(crate) struct World {
@@ -57,6 +69,7 @@ pub(crate) struct World {
     origin: Instant,
     random: fastrand::Rng,
     session: Session,
+    shell: Shell,
     agent: AgentCore,
     network: Network,
     destinations: Destinations,
@@ -69,6 +82,15 @@ pub(crate) struct World {
     agent_deadline: Option<Instant>,
     transcript: u64,
     closed: bool,
+    may_close: bool,
+    resumed: Option<Resumed>,
+    resumes: u32,
+    stops: u32,
+    websockets: u32,
+    refusals: u32,
+    profile: Profile,
+    /// The largest payload of the agent.
+    chunk: usize,
 }
 
 impl World {
@@ -82,11 +104,21 @@ impl World {
         behaviour.serial_dial = true;
         behaviour.swallow_early = random.u32(..2);
         behaviour.refuse_early = random.u32(..4);
+        let refusals = behaviour.refuse_early;
+        if plans.iter().any(|plan| plan.nap.is_some()) {
+            behaviour.chunk = 32 << 10;
+        }
+        let chunk = behaviour.chunk;
         if random.u8(..4) == 0 {
             behaviour.store_delay = Duration::from_micros(200);
         }
+        let network = Network::new(fastrand::Rng::with_seed(random.u64(..)), profile, origin);
+        // Agents that expect a keepalive end a session that was silent for 30 s. An outage of 10 s can make it that long:
+        // what the outage lost waits as long again, and once more for each refusal.
+        let long_silence = network.calm_since() - origin > Duration::from_secs(10) || refusals > 0;
         let version = match mode {
             Mode::Basic => "3.0.150.0",
+            _ if long_silence => "3.3.987.0",
             _ => ["3.0.222.0", "3.1.1511.0", "3.3.987.0"][random.usize(..3)],
         };
         let agent = AgentCore::new(
@@ -102,17 +134,20 @@ impl World {
             },
             origin,
         );
-        let config = Config::new(uuid::Uuid::from_u128(random.u128(..)), random.u64(..), 1_700_000_000_000);
-        let network = Network::new(fastrand::Rng::with_seed(random.u64(..)), profile, origin);
-        let apps = plans
-            .iter()
-            .map(|plan| App { plan: *plan, stream: None, sent: 0, received: 0, finished: false, done: false })
-            .collect();
+        let mut config = Config::new(uuid::Uuid::from_u128(random.u128(..)), random.u64(..), 1_700_000_000_000);
+        // A start that is cut again and again ends as it should, but shows nothing here.
+        config.handshake_timeout = if profile == Profile::Ordeal { A_DAY } else { limits::STALL_TIMEOUT };
+        if profile == Profile::Ordeal {
+            // Little is needed until a reader that stops holds up the session.
+            config.budget = exhausted();
+        }
+        let apps = plans.iter().copied().map(App::new).collect();
         Self {
             seed,
             now: origin,
             origin,
             session: Session::new(config, origin),
+            shell: Shell::new(fastrand::Rng::with_seed(random.u64(..)), profile),
             agent,
             network,
             destinations: Destinations::new(plans, fastrand::Rng::with_seed(random.u64(..)), mode),
@@ -125,23 +160,41 @@ impl World {
             agent_deadline: None,
             transcript: 0,
             closed: false,
+            may_close: false,
+            resumed: None,
+            resumes: 0,
+            stops: 0,
+            websockets: 0,
+            refusals,
+            profile,
+            chunk,
             random,
         }
     }
 
-    /// Runs to the end and returns a digest of everything the client sent.
-    pub(crate) fn run(mut self) -> u64 {
+    /// Runs to the end.
+    pub(crate) fn run(mut self) -> Outcome {
         self.agent.handle(self.now, AgentInput::Connected);
         self.connect();
         self.drain();
         let mut steps = 0u32;
+        let mut deadline = None;
         while !(self.apps.iter().all(|app| app.done) && self.destinations.all_done()) {
+            if self.network.is_agent_gone() {
+                return self.vanished(steps);
+            }
+            if self.agent.ended() {
+                return self.outcome(steps);
+            }
             steps += 1;
-            let late = self.now > self.network.calm_since() + self.allowance();
+            if deadline.is_none() && self.now >= self.network.calm_since() {
+                deadline = Some(self.deadline());
+            }
             assert!(
-                steps < 2_000_000 && !late,
-                "seed {}: not delivered in time: {:?} after the network was calm\n{:#?}\n{:?}\n{:?} (reads: {})\n{:?}\n{:?}",
+                steps < 2_000_000 && deadline.is_none_or(|deadline| self.now <= deadline),
+                "seed {} {:?}: not delivered in time: {:?} after the network was calm\n{:#?}\n{:?}\n{:?} (reads: {})\n{:?}\n{:?}",
                 self.seed,
+                self.profile,
                 self.now - self.network.calm_since(),
                 self.apps.iter().filter(|app| !app.done).collect::<Vec<_>>(),
                 self.session.occupancy(),
@@ -151,42 +204,119 @@ impl World {
                 self.network,
             );
             self.step();
+            self.check_delivery();
         }
         self.end();
-        self.transcript
+        self.outcome(steps)
     }
 
-    /// After a calm network everything is delivered by then: round trips, back-off of what was refused (doubled
-    /// timeouts of up to 10 s), 100 ms for every message of the agent that was lost (it resends only its oldest), and
-    /// its pump's pace.
-    fn allowance(&self) -> Duration {
-        let bytes: usize = self.apps.iter().map(|app| app.plan.down).sum();
-        Duration::from_secs(25)
-            + self.network.delay() * 40 * u32::try_from(self.apps.len()).unwrap_or(u32::MAX)
-            + Duration::from_millis(150) * self.network.lost_of_agent()
-            + Duration::from_micros(1200) * u32::try_from(bytes / 500 + self.apps.len() * 8).unwrap_or(u32::MAX)
+    fn outcome(&self, steps: u32) -> Outcome {
+        Outcome { steps, resumes: self.resumes, stops: self.stops, transcript: self.transcript }
+    }
+
+    /// By when everything has to be delivered; known once the network has returned for good.
+    fn deadline(&self) -> Instant {
+        let sum = |size: fn(&Plan) -> usize| self.apps.iter().map(|app| size(&app.plan)).sum::<usize>();
+        let count = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+        let connections = count(self.apps.len());
+        let rest_of = |end: Option<Instant>| end.map_or(Duration::ZERO, |end| end.saturating_duration_since(self.now));
+        let outage = Outage {
+            rtt: self.network.longest_way() * 2,
+            lost_of_agent: self.network.lost_of_agent(self.agent.next_sequence()),
+            unannounced: self.profile != Profile::Carrier || self.network.agent_was_cut(),
+            starting: !self.ready,
+            refusals: self.refusals,
+            pause: rest_of(self.network.pause_ends()),
+            in_turn: if self.mode == Mode::Basic { connections } else { 0 },
+            connections,
+            up: self.messages_up(),
+            down: count(sum(|plan| plan.down) * 2 / self.chunk) + 8 * connections,
+            naps: self.naps(),
+        };
+        self.now + recovery_bound(&outage)
+    }
+
+    /// How many messages carry what the apps write, at most. Chunks are random: half of the largest message on average,
+    /// and some for each connection.
+    fn messages_up(&self) -> u32 {
+        let messages = self.apps.iter().map(|app| app.plan.up / 512 + 8).sum::<usize>();
+        u32::try_from(messages).unwrap_or(u32::MAX)
+    }
+
+    /// For how long readers may still hold things up.
+    fn naps(&self) -> Duration {
+        self.apps.iter().map(|app| app.naps(self.now)).sum()
+    }
+
+    /// The agent's worker was killed without a word. Nothing tells that from a destination that takes no data, so the
+    /// session lasts as long as that may; then every connection ends with an error, behind what was delivered.
+    fn vanished(mut self, mut steps: u32) -> Outcome {
+        let settled = self.network.pause_ends().unwrap_or(self.now).max(self.network.calm_since()).max(self.now);
+        // What goes out last is the keepalive, or in basic mode what the next connection begins with; a pause that is still
+        // on its way may hold it.
+        let last = settled + limits::KEEPALIVE + limits::SETTLE + limits::PAUSE + self.network.delay() * 8;
+        let limit = last + limits::STALL_TIMEOUT + self.naps();
+        self.may_close = true;
+        while self.session.closed().is_none() && self.now <= limit {
+            steps += 1;
+            assert!(steps < 2_000_000, "seed {}: it does not come to rest", self.seed);
+            self.step();
+        }
+        if self.session.mode().is_none() {
+            // The handshake has a time of its own, which is as long as nobody likes to simulate.
+            assert!(self.session.closed().is_some() || self.profile == Profile::Ordeal, "seed {}", self.seed);
+        } else if self.session.closed().is_none() {
+            assert_eq!(self.session.occupancy().unacked_messages, 0, "seed {}: nobody noticed", self.seed);
+            self.end();
+        }
+        let reason = self.session.closed().cloned();
+        for app in self.apps.iter().filter(|app| !app.done) {
+            let Some(stream) = app.stream else { continue };
+            let expected = reason.clone().map(StreamError::SessionEnded);
+            // What came before the end is there for a reader that had stopped.
+            let mut read = || self.session.read(stream, &mut &mut [0; 4096][..]);
+            let end = std::iter::repeat_with(&mut read).find(|read| !matches!(read, Ok(Read::Data(_))));
+            let end = end.expect("it does not read for ever");
+            assert!(end.as_ref().err() == expected.as_ref(), "seed {}: {end:?} {app:?}", self.seed);
+        }
+        self.outcome(steps)
+    }
+
+    fn reads(&self) -> Reads {
+        let agent = self.agent.wants_messages() || self.network.is_agent_gone();
+        Reads { agent, client: self.session.wants_messages() }
     }
 
     fn step(&mut self) {
+        let gone = self.network.is_agent_gone();
+        if self.now >= self.network.calm_since() {
+            self.shell.hurry(self.now);
+        }
         let next = [
             self.session_deadline,
-            self.agent_deadline,
-            self.network.next(self.agent.wants_messages()),
-            self.destinations.next(),
+            self.agent_deadline.filter(|_| !gone),
+            self.network.next(self.reads()),
+            self.destinations.next().filter(|_| !gone),
+            self.shell.next(),
+            self.apps.iter().filter(|app| !app.done).filter_map(|app| app.wakes(self.now)).min(),
         ];
         let next = next.into_iter().flatten().min();
         let next =
             next.unwrap_or_else(|| panic!("seed {}: nothing will ever happen again: {:?}", self.seed, self.apps));
         // What waited for the agent to read arrives late.
         self.now = next.max(self.now);
+        self.observer.passes(self.now, &self.session);
         if self.session_deadline.is_some_and(|at| at <= self.now) {
             self.session.handle(self.now, Input::Timeout);
         }
+        while let Some(packet) = self.network.due(self.now, self.reads()) {
+            self.deliver(packet);
+        }
+        if self.network.is_agent_gone() {
+            return self.drain();
+        }
         if self.agent_deadline.is_some_and(|at| at <= self.now) {
             self.agent.handle(self.now, AgentInput::Timeout);
-        }
-        while let Some(packet) = self.network.due(self.now, self.agent.wants_messages()) {
-            self.deliver(packet);
         }
         while let Some(input) = self.destinations.due(self.now) {
             self.agent.handle(self.now, input);
@@ -196,44 +326,108 @@ impl World {
         self.drain();
     }
 
+    /// One round trip after a resume everything is under way that was queued upwards: on a carrier, if neither a pause
+    /// nor another cut comes between.
+    fn expect_delivery(&mut self) {
+        let undisturbed = self.profile == Profile::Carrier
+            && self.mode == Mode::Mux
+            && self.ready
+            && self.refusals == 0
+            && self.network.is_up()
+            && self.naps() == Duration::ZERO
+            && self.network.pause_ends().is_none_or(|end| end < self.now);
+        let of_app = |(index, app): (usize, &App)| {
+            let there =
+                !app.done && app.plan.ending != Ending::AppAborts && self.destinations.received(index).is_some();
+            there.then_some((index, app.sent))
+        };
+        let queued = self.apps.iter().enumerate().filter_map(of_app).collect();
+        self.resumed = undisturbed.then(|| Resumed::new(self.now, self.network.longest_way(), queued));
+    }
+
+    fn check_delivery(&mut self) {
+        let Some(resumed) = self.resumed.take_if(|resumed| resumed.by < self.now) else { return };
+        self.resumes += u32::from(!resumed.queued.is_empty());
+        for (app, sent) in resumed.queued {
+            let received = self.destinations.received(app);
+            assert!(received >= Some(sent), "seed {}: app {app}: {received:?} of {sent} after a resume", self.seed);
+        }
+    }
+
     fn deliver(&mut self, packet: Packet) {
+        match &packet {
+            Packet::RestoreClient => self.expect_delivery(),
+            Packet::CutClient | Packet::CutAgent | Packet::StaleClient => self.resumed = None,
+            _ => {}
+        }
         match packet {
+            Packet::ToAgent(_) | Packet::CutAgent | Packet::RestoreAgent if self.network.is_agent_gone() => {}
             Packet::ToAgent(bytes) => self.agent.handle(self.now, AgentInput::Binary(bytes)),
-            Packet::ToClient(bytes) => {
-                self.session.handle(self.now, Input::Message(Inbound::from(bytes)));
+            Packet::ToClient(bytes) => self.hear(bytes),
+            Packet::Publication(kind) if self.network.is_client_up() => self.hear(publication(kind)),
+            Packet::Publication(_) => {}
+            Packet::Pong => {
+                self.observer.gateway_heard(self.now);
+                self.session.handle(self.now, Input::Pong);
             }
-            Packet::CutClient => self.session.handle(self.now, Input::Disconnected),
-            Packet::RestoreClient => self.connect(),
+            Packet::CutClient => {
+                self.observer.lost(self.now);
+                self.session.handle(self.now, Input::Disconnected);
+            }
+            Packet::RestoreClient | Packet::StaleClient => self.connect(),
+            Packet::AgentGone => {}
             Packet::CutAgent => self.agent.handle(self.now, AgentInput::Disconnected),
             Packet::RestoreAgent => self.agent.handle(self.now, AgentInput::Connected),
         }
         self.drain();
     }
 
+    fn hear(&mut self, bytes: Bytes) {
+        self.observer.heard(self.now, &bytes);
+        self.session.handle(self.now, Input::Message(Inbound::from(bytes)));
+    }
+
     fn connect(&mut self) {
-        self.session.handle(self.now, Input::Connected(Token::new("token")));
-        self.observer.websocket();
+        self.websockets += 1;
+        self.shell.connected();
+        self.session.handle(self.now, Input::Connected(Token::new(format!("token {}.", self.websockets))));
+        self.observer.websocket(self.now);
     }
 
     /// Drains both ends and lets the apps act until nothing changes.
     fn drain(&mut self) {
         loop {
             self.drain_session();
-            self.drain_agent();
-            self.destinations.feed(self.now, &mut self.agent);
-            self.drain_agent();
+            if !self.network.is_agent_gone() {
+                self.drain_agent();
+                self.destinations.feed(self.now, &mut self.agent);
+                self.drain_agent();
+            }
             if !self.act() {
                 break;
             }
         }
         self.drain_session();
-        self.observer.check(&self.session, &self.agent);
+        let round_trip = self.network.longest_round_trip() + WRITE * self.messages_up();
+        self.observer.check(&self.session, &self.agent, round_trip.max(limits::SHIELD_RETRY));
     }
 
     fn drain_session(&mut self) {
         loop {
-            match self.session.poll_output(self.now) {
-                Output::Transmit(Transmit::Text(text)) => self.record(text.as_bytes()),
+            let writable = self.shell.is_writable(self.now);
+            let output = if writable { self.session.poll_output(self.now) } else { self.session.poll_event(self.now) };
+            if matches!(output, Output::Transmit(_))
+                && let Some(wait) = self.shell.took(self.now)
+                && let Some(resumed) = &mut self.resumed
+            {
+                resumed.by += wait;
+            }
+            match output {
+                Output::Transmit(Transmit::Text(text)) => {
+                    let token = format!("\"token {}.\"", self.websockets);
+                    assert!(text.contains(&token), "seed {}: not the token of this websocket", self.seed);
+                    self.record(text.as_bytes());
+                }
                 Output::Transmit(Transmit::Binary(frame)) => {
                     let again = frame.is_retransmission();
                     let bytes = frame.into_bytes();
@@ -241,7 +435,10 @@ impl World {
                     self.observer.transmitted(self.now, &bytes, again);
                     self.network.send_to_agent(self.now, bytes);
                 }
-                Output::Ping => self.session.handle(self.now, Input::PingSent),
+                Output::Ping => {
+                    self.session.handle(self.now, Input::PingSent);
+                    self.network.ping(self.now);
+                }
                 Output::Event(event) => self.event(event),
                 Output::Timeout(deadline) => {
                     assert!(deadline.is_none_or(|at| at > self.now), "seed {}: a deadline that spins", self.seed);
@@ -261,7 +458,9 @@ impl World {
                     return;
                 }
                 AgentOutput::Ended(text) => {
-                    assert!(self.closed, "seed {}: the agent ended the session: {text}", self.seed);
+                    // It gives up what never began, after 15 s.
+                    let missed = self.profile == Profile::Ordeal && !self.ready;
+                    assert!(self.closed || missed, "seed {}: the agent ended the session: {text}", self.seed);
                 }
                 other => self.destinations.output(self.now, other),
             }
@@ -282,119 +481,16 @@ impl World {
                 self.ready = true;
             }
             Event::Closed { reason, .. } => {
-                assert!(self.closed, "seed {}: the session closed: {reason}", self.seed);
+                assert!(self.closed || self.may_close, "seed {}: the session closed: {reason}", self.seed);
+                self.closed = true;
             }
-            Event::Unresponsive => {
-                // A cut that the network has not reported yet.
-                self.session.handle(self.now, Input::Pong);
-            }
+            Event::Unresponsive => panic!("seed {}: the gateway answers every ping", self.seed),
+            Event::SlowReader(stream) => panic!("seed {}: {stream} is reset, too early", self.seed),
+            Event::Backpressure(stops) => self.stops += u32::from(stops),
+            Event::Stalled(true) => self.observer.stalled(self.now),
+            Event::Resumed => self.observer.resumed(self.now),
             _ => {}
         }
-    }
-
-    // --- apps ------------------------------------------------------------------------------------------------
-
-    /// Every app does what it can. True if any did something.
-    fn act(&mut self) -> bool {
-        if !self.ready || self.closed {
-            return false;
-        }
-        let mut acted = false;
-        for index in 0..self.apps.len() {
-            if self.apps[index].done {
-                continue;
-            }
-            if self.apps[index].stream.is_none() {
-                match self.session.open_stream() {
-                    Ok(stream) => {
-                        self.apps[index].stream = Some(stream);
-                        self.by_stream.insert(stream, index);
-                        acted = true;
-                    }
-                    Err(OpenError::Busy) => return acted,
-                    Err(error) => panic!("seed {}: open: {error}", self.seed),
-                }
-            }
-            acted |= self.write(index) | self.read(index);
-            if self.mode == Mode::Basic && !self.apps[index].done {
-                return acted;
-            }
-        }
-        acted
-    }
-
-    fn write(&mut self, index: usize) -> bool {
-        let app = &mut self.apps[index];
-        let Some(stream) = app.stream.filter(|_| !app.done && !app.finished) else { return false };
-        let plan = app.plan;
-        let before = app.sent;
-        while app.sent < plan.up {
-            let size = self.random.usize(1..=9000).min(plan.up - app.sent);
-            let data: Vec<u8> = (app.sent..app.sent + size).map(|at| plan.byte(plan::UP, at)).collect();
-            match self.session.write(stream, &data) {
-                Ok(0) => break,
-                Ok(count) => app.sent += count,
-                Err(StreamError::Refused) if plan.ending == Ending::Refused => break,
-                Err(error) => panic!("seed {}: app {index} writes: {error}", self.seed),
-            }
-        }
-        if plan.ending == Ending::AppAborts && app.sent >= plan.up / 2 {
-            self.session.release(stream);
-            app.done = true;
-            return true;
-        }
-        before != app.sent
-    }
-
-    fn read(&mut self, index: usize) -> bool {
-        let app = &mut self.apps[index];
-        let Some(stream) = app.stream.filter(|_| !app.done) else { return false };
-        let plan = app.plan;
-        let mut buffer = [0; 4096];
-        let mut acted = false;
-        loop {
-            match self.session.read(stream, &mut &mut buffer[..]) {
-                Ok(Read::Data(count)) => {
-                    for (at, byte) in buffer[..count].iter().enumerate() {
-                        let expected = plan.byte(plan::DOWN, app.received + at);
-                        assert_eq!(*byte, expected, "seed {}: app {index} at {}", self.seed, app.received + at);
-                    }
-                    app.received += count;
-                    acted = true;
-                    assert!(app.received <= plan.down, "seed {}: app {index} got too much", self.seed);
-                }
-                Ok(Read::Pending) => break,
-                Ok(Read::End) => {
-                    let expected = plan.ending == Ending::DestinationCloses || app.finished;
-                    assert!(expected, "seed {}: app {index} ended too early: {app:?}", self.seed);
-                    assert_eq!(app.received, plan.down, "seed {}: app {index}", self.seed);
-                    return self.done(index);
-                }
-                Err(StreamError::Refused) => {
-                    assert_eq!(plan.ending, Ending::Refused, "seed {}: app {index}", self.seed);
-                    return self.done(index);
-                }
-                Err(error) => panic!("seed {}: app {index} reads: {error}", self.seed),
-            }
-        }
-        let everything = app.received == plan.down && app.sent == plan.up;
-        if plan.ending == Ending::AppCloses && everything && !app.finished {
-            app.finished = true;
-            self.session.finish(stream);
-            acted = true;
-        }
-        acted
-    }
-
-    /// The one terminal event of a stream.
-    fn done(&mut self, index: usize) -> bool {
-        let app = &mut self.apps[index];
-        assert!(!app.done, "seed {}: app {index} ended twice", self.seed);
-        app.done = true;
-        if let Some(stream) = app.stream {
-            self.session.release(stream);
-        }
-        true
     }
 
     // --- the end ---------------------------------------------------------------------------------------------
@@ -402,6 +498,7 @@ impl World {
     /// Ends the session and expects the agent to be told within the drain and the flag's wait.
     fn end(&mut self) {
         self.network.stop_faults(self.now);
+        self.shell.hurry(self.now);
         self.closed = true;
         let limit = self.now + Duration::from_secs(60);
         self.session.end(self.now);
@@ -413,6 +510,21 @@ impl World {
         let occupancy = self.session.occupancy();
         assert_eq!((occupancy.unacked_bytes, occupancy.early_bytes), (0, 0), "seed {}", self.seed);
     }
+}
+
+/// Longer than anything in this world.
+const A_DAY: Duration = Duration::from_secs(86_400);
+
+/// A budget that other sessions of the process have used up, so that only the floor of each is left.
+fn exhausted() -> ProcessBudget {
+    static BUDGET: OnceLock<(ProcessBudget, Mutex<Vec<Session>>)> = OnceLock::new();
+    let (budget, _) = BUDGET.get_or_init(|| {
+        let budget = ProcessBudget::default();
+        let sessions = limits::PARKED_BYTES_PROCESS / limits::PARKED_BYTES;
+        let hogs = (0..sessions).map(|_| crate::peer::with_readers_stopped(&budget));
+        (budget.clone(), Mutex::new(hogs.collect()))
+    });
+    budget.clone()
 }
 
 /// `ConnectionId`s count the dials, and in this world the dials are in the order of the apps.

@@ -1,12 +1,13 @@
 //! The network between the two ends, gateway included.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use ssmfwd::wire::{Flags, Header, Message, MessageId, MessageKind, PayloadKind, SequenceNumber};
+use ssmfwd::proto::limits;
+use ssmfwd::wire::{Acknowledge, Flags, Header, Message, MessageId, MessageKind, PayloadKind, SequenceNumber};
 
 use super::Profile;
 
@@ -15,11 +16,29 @@ use super::Profile;
 pub(super) enum Packet {
     ToAgent(Bytes),
     ToClient(Bytes),
+    /// The gateway says so by itself, on whatever websocket the client has.
+    Publication(MessageKind),
+    /// The gateway's answer to a ping.
+    Pong,
     CutClient,
     RestoreClient,
+    /// The client has a websocket that the gateway will not keep: its token is stale.
+    StaleClient,
     CutAgent,
     RestoreAgent,
+    /// The agent's worker is killed: it will never be heard of again.
+    AgentGone,
 }
+
+/// Which ends take what has arrived for them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reads {
+    pub(super) agent: bool,
+    pub(super) client: bool,
+}
+
+/// How much later than others a message that is reordered or repeated may arrive.
+const OVERTAKEN: Duration = Duration::from_millis(50);
 
 /// Faults of single messages, in percent.
 #[derive(Debug, Default, Clone, Copy)]
@@ -33,6 +52,8 @@ pub(super) struct Network {
     random: fastrand::Rng,
     delay: Duration,
     faults: Faults,
+    /// There are faults of single messages, or were.
+    disorder: bool,
     /// By time, then by order of sending.
     packets: BTreeMap<(Instant, u64), Packet>,
     order: u64,
@@ -41,7 +62,13 @@ pub(super) struct Network {
     client_up: bool,
     agent_up: bool,
     calm_since: Instant,
-    lost_of_agent: u32,
+    pause_ends: Option<Instant>,
+    gone: bool,
+    agent_was_cut: bool,
+    /// The gateway answers each message for an agent that is away with a pause.
+    pauses: bool,
+    /// Numbers of the agent's stream data whose acknowledgement has reached the agent.
+    acknowledged: BTreeSet<i64>,
 }
 
 impl std::fmt::Debug for Network {
@@ -64,13 +91,16 @@ impl Network {
             _ => random.u64(20_000..150_000),
         });
         let faults = match profile {
+            Profile::Ordeal if random.bool() => Faults::default(),
             Profile::Carrier => Faults::default(),
-            Profile::Harsh => Faults { drop: random.u8(..4), duplicate: random.u8(..4), reorder: random.u8(..10) },
+            _ => Faults { drop: random.u8(..4), duplicate: random.u8(..4), reorder: random.u8(..10) },
         };
+        let pauses = profile == Profile::Ordeal && random.bool();
         let mut network = Self {
             random,
             delay,
             faults,
+            disorder: faults.reorder > 0 || faults.duplicate > 0,
             packets: BTreeMap::new(),
             order: 0,
             last_to_agent: now,
@@ -78,21 +108,37 @@ impl Network {
             client_up: true,
             agent_up: true,
             calm_since: now,
-            lost_of_agent: 0,
+            pause_ends: None,
+            gone: false,
+            agent_was_cut: false,
+            pauses,
+            acknowledged: BTreeSet::new(),
         };
-        network.plan_cuts(now);
+        network.plan_cuts(now, profile);
         network
     }
 
     /// Cuts of either websocket, with pauses as the gateway announces them, all within the first seconds.
-    fn plan_cuts(&mut self, now: Instant) {
+    fn plan_cuts(&mut self, now: Instant, profile: Profile) {
         let mut at = now;
+        // Most connections are short: cuts that come soon after each other hit more of them.
+        let apart = if self.random.bool() { 8 * self.delay.as_micros() as u64 + 100_000 } else { 3_000_000 };
         for _ in 0..self.random.usize(..5) {
-            at += Duration::from_micros(self.random.u64(1000..3_000_000));
-            let back = at + Duration::from_micros(self.random.u64(1000..2_000_000));
+            at += Duration::from_micros(self.random.u64(1000..apart));
+            let mut back = at + Duration::from_micros(self.random.u64(1000..2_000_000));
             let (cut, restore) = if self.random.bool() {
+                back += self.long_outage(profile);
+                while self.random.u8(..4) == 0 {
+                    self.push(back, Packet::StaleClient);
+                    back += Duration::from_micros(self.random.u64(1000..1_000_000));
+                    self.push(back, Packet::CutClient);
+                    back += Duration::from_micros(self.random.u64(1000..1_000_000));
+                }
                 (Packet::CutClient, Packet::RestoreClient)
             } else {
+                self.agent_was_cut = true;
+                // Not as long as a session waits for its agent.
+                back += self.long_outage(profile) / 20;
                 (Packet::CutAgent, Packet::RestoreAgent)
             };
             self.push(at, cut);
@@ -101,17 +147,54 @@ impl Network {
         }
         if self.random.bool() {
             let paused = now + Duration::from_micros(self.random.u64(1000..3_000_000));
-            let pause = publication(MessageKind::PausePublication);
-            let start = publication(MessageKind::StartPublication);
-            self.push(paused, Packet::ToClient(pause));
+            self.push(paused, Packet::Publication(MessageKind::PausePublication));
             // Sometimes it is lost.
             if self.random.bool() {
                 let lifted = paused + Duration::from_millis(self.random.u64(1..3000));
-                self.push(lifted, Packet::ToClient(start));
+                self.push(lifted, Packet::Publication(MessageKind::StartPublication));
             }
-            at = at.max(paused);
+            // A pause holds new data for as long as a lost start would have ended it.
+            self.pause_ends = Some(paused + limits::PAUSE);
         }
-        self.calm_since = at.max(now + Duration::from_secs(3));
+        let chance = match profile {
+            Profile::Carrier => 0,
+            Profile::Harsh => 32,
+            Profile::Ordeal => 64,
+        };
+        if self.random.u8(..) < chance {
+            let gone = now + Duration::from_micros(self.random.u64(1000..6_000_000));
+            self.push(gone, Packet::AgentGone);
+            if profile == Profile::Ordeal && self.random.bool() {
+                at = self.plan_flapping(at.max(gone));
+            }
+        }
+        // Single messages are lost, repeated and reordered for as long.
+        self.calm_since = at.max(now + Duration::from_millis(self.random.u64(1000..8000)));
+    }
+
+    /// How much longer than others an outage lasts.
+    fn long_outage(&mut self, profile: Profile) -> Duration {
+        let longest = match self.random.u8(..4) {
+            0 if profile == Profile::Ordeal => 600_000_000,
+            1 if profile == Profile::Ordeal => 30_000_000,
+            _ => return Duration::ZERO,
+        };
+        Duration::from_micros(self.random.u64(..longest))
+    }
+
+    /// One short-lived websocket after another, until there was one for longer than any session waits for its agent.
+    fn plan_flapping(&mut self, mut at: Instant) -> Instant {
+        let life = self.random.u64(2_000_000..60_000_000);
+        let mut online = Duration::ZERO;
+        while online < limits::STALL_TIMEOUT * 2 {
+            let lives = Duration::from_micros(self.random.u64(1000..life));
+            online += lives;
+            at += lives;
+            self.push(at, Packet::CutClient);
+            at += Duration::from_micros(self.random.u64(1000..60_000_000));
+            self.push(at, Packet::RestoreClient);
+        }
+        at
     }
 
     fn push(&mut self, at: Instant, packet: Packet) {
@@ -123,23 +206,34 @@ impl Network {
         percent > 0 && self.random.u8(..100) < percent
     }
 
+    /// The client's own websocket takes a ping, and the gateway answers it.
+    pub(super) fn ping(&mut self, now: Instant) {
+        if self.client_up {
+            self.push(now + self.delay * 2, Packet::Pong);
+        }
+    }
+
     pub(super) fn send_to_agent(&mut self, now: Instant, bytes: Bytes) {
+        if self.client_up && !self.agent_up && self.pauses {
+            let at = now + self.delay * 2;
+            self.push(at, Packet::ToClient(publication(MessageKind::PausePublication)));
+            self.pause_ends = self.pause_ends.max(Some(at + limits::PAUSE));
+        }
         if !self.client_up || !self.agent_up {
             return;
         }
         let at = self.arrival(now, self.last_to_agent);
         self.last_to_agent = self.last_to_agent.max(at);
-        self.send(at, bytes, Packet::ToAgent);
+        self.send(now, at, bytes, Packet::ToAgent);
     }
 
     pub(super) fn send_to_client(&mut self, now: Instant, bytes: Bytes) {
         if !self.client_up || !self.agent_up {
-            self.lost_of_agent += 1;
             return;
         }
         let at = self.arrival(now, self.last_to_client);
         self.last_to_client = self.last_to_client.max(at);
-        self.send(at, bytes, Packet::ToClient);
+        self.send(now, at, bytes, Packet::ToClient);
     }
 
     /// The carrier keeps order; only a reordered message may be overtaken.
@@ -148,9 +242,11 @@ impl Network {
         (now + self.delay + jitter).max(last)
     }
 
-    fn send(&mut self, at: Instant, bytes: Bytes, packet: fn(Bytes) -> Packet) {
+    fn send(&mut self, now: Instant, at: Instant, bytes: Bytes, packet: fn(Bytes) -> Packet) {
+        if now >= self.calm_since {
+            self.faults = Faults::default();
+        }
         if self.percent(self.faults.drop) {
-            self.lost_of_agent += 1;
             return;
         }
         if self.percent(self.faults.duplicate) {
@@ -161,19 +257,23 @@ impl Network {
         self.push(at + Duration::from_micros(extra), packet(bytes));
     }
 
-    /// When the next packet arrives. While the agent does not read, what is for it waits.
-    pub(super) fn next(&self, agent_reads: bool) -> Option<Instant> {
-        self.deliverable(agent_reads).map(|(at, _)| at)
+    /// When the next packet arrives. What is for an end that does not read waits.
+    pub(super) fn next(&self, reads: Reads) -> Option<Instant> {
+        self.deliverable(reads).map(|(at, _)| at)
     }
 
-    fn deliverable(&self, agent_reads: bool) -> Option<(Instant, u64)> {
-        let readable = |packet: &Packet| agent_reads || !matches!(packet, Packet::ToAgent(_));
+    fn deliverable(&self, reads: Reads) -> Option<(Instant, u64)> {
+        let readable = |packet: &Packet| match packet {
+            Packet::ToAgent(_) => reads.agent,
+            Packet::ToClient(_) | Packet::Pong => reads.client,
+            _ => true,
+        };
         self.packets.iter().find(|(_, packet)| readable(packet)).map(|(key, _)| *key)
     }
 
     /// The next packet that has arrived.
-    pub(super) fn due(&mut self, now: Instant, agent_reads: bool) -> Option<Packet> {
-        let key = self.deliverable(agent_reads).filter(|(at, _)| *at <= now)?;
+    pub(super) fn due(&mut self, now: Instant, reads: Reads) -> Option<Packet> {
+        let key = self.deliverable(reads).filter(|(at, _)| *at <= now)?;
         let packet = self.packets.remove(&key)?;
         match packet {
             // A cut loses everything that is under way.
@@ -186,19 +286,22 @@ impl Network {
                 self.lose();
             }
             Packet::RestoreClient => self.client_up = true,
-            Packet::RestoreAgent => self.agent_up = true,
-            Packet::ToAgent(_) | Packet::ToClient(_) => {}
+            Packet::RestoreAgent => self.agent_up = !self.gone,
+            Packet::AgentGone => {
+                self.agent_up = false;
+                self.gone = true;
+                self.lose();
+            }
+            Packet::ToAgent(_) | Packet::ToClient(_) | Packet::Publication(_) | Packet::Pong | Packet::StaleClient => {}
+        }
+        if let Packet::ToAgent(bytes) = &packet {
+            self.acknowledged.extend(acknowledges(bytes));
         }
         Some(packet)
     }
 
     fn lose(&mut self) {
-        let before = self.packets.len();
-        self.packets.retain(|_, packet| {
-            !matches!(packet, Packet::ToAgent(_))
-                && !matches!(packet, Packet::ToClient(bytes) if !is_publication(bytes))
-        });
-        self.lost_of_agent += u32::try_from(before - self.packets.len()).unwrap_or(u32::MAX);
+        self.packets.retain(|_, packet| !matches!(packet, Packet::ToAgent(_) | Packet::ToClient(_) | Packet::Pong));
     }
 
     /// No faults of single messages any more, and cuts that were planned do not happen.
@@ -216,13 +319,70 @@ impl Network {
         self.delay
     }
 
-    /// Messages that were lost: of either direction, because a lost acknowledgement costs the agent as much.
-    pub(super) fn lost_of_agent(&self) -> u32 {
-        self.lost_of_agent
+    /// What a message takes at most, in one direction, when nothing holds it up: with all the jitter.
+    pub(super) fn longest_way(&self) -> Duration {
+        self.delay * 11 / 10 + Duration::from_micros(1)
+    }
+
+    /// What no round trip exceeds that nothing but the network has held up.
+    pub(super) fn longest_round_trip(&self) -> Duration {
+        (self.longest_way() + if self.disorder { OVERTAKEN } else { Duration::ZERO }) * 2
+    }
+
+    /// Whether the client has a websocket.
+    pub(super) fn is_client_up(&self) -> bool {
+        self.client_up
+    }
+
+    /// Whether both ends have a websocket.
+    pub(super) fn is_up(&self) -> bool {
+        self.client_up && self.agent_up
+    }
+
+    /// Whether the agent's websocket was ever cut, which the client is not told.
+    pub(super) fn agent_was_cut(&self) -> bool {
+        self.agent_was_cut
+    }
+
+    /// When the longest pause that was announced is over by itself.
+    pub(super) fn pause_ends(&self) -> Option<Instant> {
+        self.pause_ends
+    }
+
+    pub(super) fn is_agent_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Of the agent's stream data below this number: how many are lost, or delivered with their acknowledgement lost,
+    /// and not under way again.
+    pub(super) fn lost_of_agent(&self, next: i64) -> u32 {
+        let mut on_their_way = BTreeSet::new();
+        for packet in self.packets.values() {
+            match packet {
+                Packet::ToAgent(bytes) => on_their_way.extend(acknowledges(bytes)),
+                Packet::ToClient(bytes) => on_their_way.extend(stream_data(bytes)),
+                _ => {}
+            }
+        }
+        let known = |number: &i64| self.acknowledged.contains(number) || on_their_way.contains(number);
+        u32::try_from((0..next).filter(|number| !known(number)).count()).unwrap_or(u32::MAX)
     }
 }
 
-fn publication(kind: MessageKind) -> Bytes {
+/// The number of the agent's stream data in a message.
+fn stream_data(bytes: &Bytes) -> Option<i64> {
+    let message = Message::decode(bytes.clone()).ok()?;
+    (message.header.kind == MessageKind::OutputStreamData).then_some(message.header.sequence.0)
+}
+
+/// The number that a message of the client acknowledges.
+fn acknowledges(bytes: &Bytes) -> Option<i64> {
+    let message = Message::decode(bytes.clone()).ok()?;
+    let is_acknowledgement = message.header.kind == MessageKind::Acknowledge;
+    is_acknowledgement.then(|| Acknowledge::decode(&message.payload).ok()).flatten().map(|body| body.sequence)
+}
+
+pub(super) fn publication(kind: MessageKind) -> Bytes {
     let header = Header {
         kind,
         schema_version: 1,
@@ -233,10 +393,4 @@ fn publication(kind: MessageKind) -> Bytes {
         payload_kind: PayloadKind::Undefined,
     };
     Message { header, digest: [0; 32], payload: Bytes::new(), declared_len: 0 }.encode()
-}
-
-fn is_publication(bytes: &Bytes) -> bool {
-    Message::decode(bytes.clone()).is_ok_and(|message| {
-        matches!(message.header.kind, MessageKind::StartPublication | MessageKind::PausePublication)
-    })
 }

@@ -1,6 +1,8 @@
 //! What each connection of a run does, chosen by the seed.
 
-use ssmfwd::proto::Mode;
+use std::time::Duration;
+
+use ssmfwd::proto::{Mode, limits};
 
 use super::Profile;
 
@@ -27,6 +29,15 @@ pub(super) struct Plan {
     pub(super) up: usize,
     pub(super) down: usize,
     pub(super) ending: Ending,
+    /// The reader stops once.
+    pub(super) nap: Option<Nap>,
+}
+
+/// A reader that stops for a while when it has got so many bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Nap {
+    pub(super) after: usize,
+    pub(super) lasts: Duration,
 }
 
 impl Plan {
@@ -57,7 +68,7 @@ pub(super) fn plans(random: &mut fastrand::Rng, mode: Mode, profile: Profile) ->
             let salt = random.u64(..);
             if mode == Mode::Basic {
                 // The agent dials again on data, and never says that the destination has closed.
-                return Plan { salt, up: up.max(1), down, ending: Ending::AppCloses };
+                return Plan { salt, up: up.max(1), down, ending: Ending::AppCloses, nap: None };
             }
             let ending = match random.u8(..10) {
                 0..5 => Ending::DestinationCloses,
@@ -65,7 +76,7 @@ pub(super) fn plans(random: &mut fastrand::Rng, mode: Mode, profile: Profile) ->
                 8 => Ending::AppAborts,
                 _ => Ending::Refused,
             };
-            Plan { salt, up, down: if ending == Ending::Refused { 0 } else { down }, ending }
+            Plan { salt, up, down: if ending == Ending::Refused { 0 } else { down }, ending, nap: None }
         })
         .collect();
     // A refusal does not name its stream: with another stream that ends without having received anything, nobody can
@@ -78,5 +89,21 @@ pub(super) fn plans(random: &mut fastrand::Rng, mode: Mode, profile: Profile) ->
             }
         }
     }
+    if profile == Profile::Ordeal && mode == Mode::Mux && random.u8(..8) == 0 {
+        stop_reading(random, &mut plans);
+    }
     plans
+}
+
+/// One reader stops for so long, and gets so much, that the session has to stop reading for its sake; but neither as
+/// long as it takes until it is reset, nor as long as an agent waits for a sign of life.
+fn stop_reading(random: &mut fastrand::Rng, plans: &mut [Plan]) {
+    let index = random.usize(..plans.len());
+    let plan = &mut plans[index];
+    if matches!(plan.ending, Ending::DestinationCloses | Ending::AppCloses) {
+        let after = random.usize(..100_000);
+        plan.down = after + limits::STREAM_UNREAD + limits::PROCESS_BUDGET_FLOOR + random.usize(..200_000);
+        let longest = limits::SLOW_READER.as_millis() as u64 - 1000;
+        plan.nap = Some(Nap { after, lasts: Duration::from_millis(random.u64(..longest)) });
+    }
 }

@@ -1,0 +1,287 @@
+//! What people and programs are told of lives of forwards.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        args::Format,
+        plan::Access,
+        reporter::tests::{ended_as_asked, events, forward, lost, session, told, without_times},
+    },
+    *,
+};
+use crate::session::ControlError;
+
+fn of(id: &str, event: SessionEvent) -> Event {
+    Event::Session { session: session(id), event }
+}
+
+fn of_session(event: SessionEvent) -> Event {
+    of("me-0a", event)
+}
+
+fn started(id: &str) -> Event {
+    of(id, SessionEvent::Started(session(id)))
+}
+
+/// A session that is started and gets ready.
+fn serves(id: &str) -> [Event; 2] {
+    [started(id), of(id, SessionEvent::Ready)]
+}
+
+fn ended(id: &str, reason: CloseReason) -> Event {
+    Event::SessionEnded { session: session(id), reason }
+}
+
+fn closed(by: Initiator, text: &str) -> CloseReason {
+    CloseReason::new(by, Cause::ChannelClosed(text.into()))
+}
+
+/// What people are told of one forward.
+fn lines(events: impl IntoIterator<Item = Event>) -> Vec<String> {
+    let (_, stderr) = told(Format::Text, false, |reporter| {
+        let told = reporter.of(&forward("1:db:2"));
+        events.into_iter().for_each(|event| told.tell(&event));
+    });
+    stderr.lines().map(str::to_owned).collect()
+}
+
+fn reconnecting(attempt: u32, cause: &str, kind: Option<ControlErrorKind>) -> Event {
+    of_session(SessionEvent::Reconnecting { attempt, cause: cause.into(), kind })
+}
+
+fn resumed() -> Event {
+    of_session(SessionEvent::Resumed { outage: Duration::from_millis(2340) })
+}
+
+fn start_failed(attempt: u32, kind: ControlErrorKind) -> Event {
+    let error =
+        ControlError { kind, operation: "StartSession", resource: "i-0a".into(), message: "no".into(), source: None };
+    Event::StartFailed { error: Arc::new(error.into()), attempt }
+}
+
+/// A night in the life of a forward.
+fn night() -> Vec<Event> {
+    use ControlErrorKind::{ExpiredCredentials as Expired, Network, Throttled};
+    let over = closed(Initiator::Service, "idle");
+    let events = vec![
+        reconnecting(0, "the gateway said 1000 Bye", None),
+        reconnecting(1, "no route", Some(Network)),
+        reconnecting(2, "no route", Some(Network)),
+        reconnecting(3, "slower", Some(Throttled)),
+        reconnecting(4, "no route", Some(Network)),
+        resumed(),
+        reconnecting(0, "reset", None),
+        reconnecting(1, "expired", Some(Expired)),
+        reconnecting(2, "expired", Some(Expired)),
+        reconnecting(3, "no route", Some(Network)),
+        reconnecting(4, "expired", Some(Expired)),
+        resumed(),
+        of_session(SessionEvent::Unanswered(2)),
+        of_session(SessionEvent::Stalled(true)),
+        of_session(SessionEvent::Stalled(false)),
+        Event::SessionEnded { session: session("me-0a"), reason: lost() },
+        start_failed(1, Throttled),
+        Event::WindowClosed { outage: Duration::from_secs(60) },
+        started("me-0b"),
+        of("me-0b", SessionEvent::Ready),
+        Event::SessionReplaced { session: session("me-0b"), replaces: session("me-0a"), reason: lost() },
+        ended("me-0b", over.clone()),
+        Event::Dormant { reason: over, fulfilled: false },
+        started("me-0c"),
+        of("me-0c", SessionEvent::Ready),
+    ];
+    serves("me-0a").into_iter().chain(events).collect()
+}
+
+fn tell_night(reporter: &Arc<Reporter>) {
+    reporter.uses(&Access { profile: Some("dev".into()), ..Access::default() });
+    let told = reporter.of(&forward("1:db:2"));
+    night().iter().for_each(|event| told.tell(event));
+}
+
+#[test]
+fn people_are_told_each_thing_once() {
+    let (stdout, stderr) = told(Format::Text, false, tell_night);
+    assert_eq!(stdout, "");
+    let expected = [
+        "ssmfwd: 1:db:2: websocket lost (the gateway said 1000 Bye): reconnecting; connections are kept",
+        "ssmfwd: 1:db:2: still reconnecting: no route",
+        "ssmfwd: 1:db:2: still reconnecting: slower",
+        "ssmfwd: 1:db:2: resumed after 2.3 s: nothing was lost",
+        "ssmfwd: 1:db:2: websocket lost (reset): reconnecting; connections are kept",
+        "warning: the credentials cannot be used any more: expired",
+        "warning: log in with `aws sso login --profile dev`, or put new keys into the file they come from: \
+         the tunnel goes on by itself then",
+        "ssmfwd: 1:db:2: still reconnecting: no route",
+        "ssmfwd: 1:db:2: resumed after 2.3 s: nothing was lost",
+        "ssmfwd: the credentials can be used again",
+        "ssmfwd: 1:db:2: db:2 has sent nothing for 10 s on 2 connections: it may be busy, or not answer \
+         (the agent dials one after another, so others may wait behind it)",
+        "warning: 1:db:2: nothing heard from the agent for 10 s: connections wait, new ones get another session",
+        "ssmfwd: 1:db:2: the agent is heard again",
+        "warning: 1:db:2: session me-0a was lost, its connections are reset: connection lost: gone",
+        "ssmfwd: 1:db:2: no new session yet: StartSession of i-0a failed: no",
+        "ssmfwd: 1:db:2: no session for 60 s: new connections are refused until it is back",
+        "ssmfwd: 1:db:2: session me-0b takes its place",
+        "ssmfwd: 1:db:2: the session was closed: idle (by the Session Manager service); open connections were \
+         reset, the next connection starts a new session",
+        "ssmfwd: 1:db:2: a connection came: session me-0c",
+    ];
+    assert_eq!(stderr.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn programs_are_told_everything() {
+    let (stdout, _) = told(Format::Json, false, tell_night);
+    let expected = events(
+        "1:db:2",
+        &[
+            r#"{"event":"session_started",F,"session_id":"me-0a","target":"i-0a","member":0}"#,
+            r#"{"event":"reconnecting",F,"session_id":"me-0a","attempt":0,"cause":"the gateway said 1000 Bye"}"#,
+            r#"{"event":"reconnecting",F,"session_id":"me-0a","attempt":1,"cause":"no route"}"#,
+            r#"{"event":"reconnecting",F,"session_id":"me-0a","attempt":2,"cause":"no route"}"#,
+            r#"{"event":"reconnecting",F,"session_id":"me-0a","attempt":3,"cause":"slower"}"#,
+            r#"{"event":"reconnecting",F,"session_id":"me-0a","attempt":4,"cause":"no route"}"#,
+            r#"{"event":"resumed",F,"session_id":"me-0a","outage_ms":2340}"#,
+            r#"{"event":"reconnecting",F,"session_id":"me-0a","attempt":0,"cause":"reset"}"#,
+            r#"{"event":"reconnecting",F,"session_id":"me-0a","attempt":1,"cause":"expired"}"#,
+            concat!(
+                r#"{"event":"credentials_expired",F,"message":"expired","hint":"log in with `aws sso login "#,
+                r#"--profile dev`, or put new keys into the file they come from: the tunnel goes on by itself "#,
+                r#"then"}"#,
+            ),
+            r#"{"event":"reconnecting",F,"session_id":"me-0a","attempt":2,"cause":"expired"}"#,
+            r#"{"event":"reconnecting",F,"session_id":"me-0a","attempt":3,"cause":"no route"}"#,
+            r#"{"event":"reconnecting",F,"session_id":"me-0a","attempt":4,"cause":"expired"}"#,
+            r#"{"event":"resumed",F,"session_id":"me-0a","outage_ms":2340}"#,
+            r#"{"event":"destination_silent",F,"destination":"db:2","connections":2}"#,
+            r#"{"event":"stalled",F,"active":true,"session_id":"me-0a"}"#,
+            r#"{"event":"stalled",F,"active":false,"session_id":"me-0a"}"#,
+            r#"{"event":"session_ended",F,"session_id":"me-0a","reason":"connection_lost","by":"network",
+                "detail":"connection lost: gone"}"#,
+            r#"{"event":"reconnecting",F,"session_id":null,"attempt":1,
+                "cause":"StartSession of i-0a failed: no"}"#,
+            r#"{"event":"session_started",F,"session_id":"me-0b","target":"i-0a","member":0}"#,
+            r#"{"event":"session_replaced",F,"session_id":"me-0b","replaces":"me-0a","reason":"connection_lost",
+                "by":"network","detail":"connection lost: gone"}"#,
+            r#"{"event":"session_ended",F,"session_id":"me-0b","reason":"channel_closed","by":"service",
+                "detail":"the session was closed: idle (by the Session Manager service)"}"#,
+            r#"{"event":"dormant",F,"reason":"channel_closed","by":"service",
+                "detail":"the session was closed: idle (by the Session Manager service)"}"#,
+            r#"{"event":"session_started",F,"session_id":"me-0c","target":"i-0a","member":0}"#,
+        ],
+    );
+    assert_eq!(without_times(&stdout), expected);
+}
+
+#[test]
+fn quiet_says_nothing_of_it() {
+    assert_eq!(told(Format::Text, true, tell_night), (String::new(), String::new()));
+}
+
+#[test]
+fn one_login_serves_all_forwards() {
+    let (_, stderr) = told(Format::Text, false, |reporter| {
+        let forwards = [reporter.of(&forward("1:db:2")), reporter.of(&forward("3:db:4"))];
+        let expired = || reconnecting(1, "expired", Some(ControlErrorKind::ExpiredCredentials));
+        for _ in 0..2 {
+            forwards.iter().for_each(|forward| forward.tell(&expired()));
+            forwards.iter().for_each(|forward| forward.tell(&resumed()));
+        }
+    });
+    assert_eq!(stderr.matches("aws sso login").count(), 2, "{stderr}");
+    assert_eq!(stderr.matches("can be used again").count(), 2, "{stderr}");
+}
+
+/// The first one waits for nobody any more, and the second one learns of the login first.
+#[test]
+fn a_second_expiry_is_told_although_a_forward_slept_through_the_login() {
+    let (stdout, stderr) = told(Format::Text, false, |reporter| {
+        let [dormant, busy] = [reporter.of(&forward("1:db:2")), reporter.of(&forward("3:db:4"))];
+        dormant.tell(&start_failed(1, ControlErrorKind::ExpiredCredentials));
+        busy.tell(&reconnecting(1, "expired", Some(ControlErrorKind::ExpiredCredentials)));
+        busy.tell(&resumed());
+        busy.tell(&reconnecting(1, "expired", Some(ControlErrorKind::ExpiredCredentials)));
+    });
+    assert_eq!((&stdout[..], stderr.matches("aws sso login").count()), ("", 2), "{stderr}");
+    assert_eq!(stderr.matches("can be used again").count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_reset_is_told_when_it_happens() {
+    let why = CloseReason::new(Initiator::Library, Cause::NotResumable("ResumeSession failed".into()));
+    let told = lines(serves("me-0a").into_iter().chain([ended("me-0a", why)]));
+    let expected = "warning: 1:db:2: session me-0a was lost, its connections are reset: \
+                    the session cannot be resumed: ResumeSession failed";
+    assert_eq!(told, [expected]);
+}
+
+/// Nothing follows the end of a session that serves no new connections any more.
+#[test]
+fn a_session_that_is_ended_beside_the_current_one_is_told() {
+    let over = || closed(Initiator::Service, "maintenance");
+    let warning = "warning: 1:db:2: session me-0a was ended, its connections are reset: \
+                   the session was closed: maintenance (by the Session Manager service)";
+    for meanwhile in [
+        serves("me-0b").to_vec(),
+        vec![of_session(SessionEvent::Stalled(true))],
+        vec![start_failed(1, ControlErrorKind::TargetNotConnected)],
+        vec![started("me-0b")],
+    ] {
+        let told = lines(serves("me-0a").into_iter().chain(meanwhile.clone()).chain([ended("me-0a", over())]));
+        assert_eq!(told.last().map(String::as_str), Some(warning), "{meanwhile:?}");
+    }
+    // The current one goes on.
+    let events = serves("me-0a").into_iter().chain(serves("me-0b"));
+    let told = lines(events.chain([ended("me-0b", over()), Event::Dormant { reason: over(), fulfilled: false }]));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("open connections were reset, the next connection starts"), "{told:?}");
+}
+
+#[test]
+fn ends_that_reset_nothing_are_not_told() {
+    let [asked, data_ended] = [ended_as_asked(), closed(Initiator::Agent, "")];
+    let fulfilled = Event::Dormant { reason: data_ended.clone(), fulfilled: true };
+    let events = serves("me-0a").into_iter().chain(serves("me-0b"));
+    let events = events.chain([ended("me-0a", data_ended.clone()), ended("me-0b", data_ended), fulfilled]);
+    assert_eq!(lines(events.chain(serves("me-0c")).chain([ended("me-0c", asked)])), [""; 0]);
+}
+
+/// All night long sessions are started, and none gets ready.
+#[test]
+fn starts_that_lead_nowhere_are_told_once() {
+    let late = || CloseReason::new(Initiator::Library, Cause::Timeout("the agent did not complete the handshake"));
+    let nowhere = |attempt: u32| {
+        let error = Event::StartFailed { error: Arc::new(ConnectError::Closed(late())), attempt };
+        [started("me-0b"), ended("me-0b", late()), error]
+    };
+    let before = serves("me-0a").into_iter().chain([ended("me-0a", lost())]);
+    let told = lines(before.chain((1..1000).flat_map(nowhere)));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("was lost") && told[1].contains("no new session yet: the session ended"), "{told:?}");
+}
+
+#[test]
+fn what_an_sdk_makes_of_a_page_in_html_is_not_told() {
+    for (cause, short) in [
+        (
+            "call failed: h:443 answered with status 503: malformed JSON: <html>",
+            "call failed: h:443 answered with status 503",
+        ),
+        ("h answered with status 503", "h answered with status 503"),
+        ("h answered with status 407 and no reason: a proxy?", "h answered with status 407 and no reason: a proxy?"),
+        ("reset: by peer", "reset: by peer"),
+    ] {
+        assert_eq!(in_short(cause), short);
+    }
+}
+
+#[test]
+fn causes_that_are_ever_new_are_not_told_for_ever() {
+    let (stdout, stderr) = told(Format::Text, false, |reporter| {
+        let forward = reporter.of(&forward("1:db:2"));
+        (0..100).for_each(|attempt| forward.tell(&reconnecting(attempt, &format!("request {attempt}"), None)));
+    });
+    assert_eq!((stdout.len(), stderr.lines().count()), (0, CAUSES_MAX));
+}

@@ -1,0 +1,360 @@
+//! What is told while the program runs: lines for people on stderr, events for programs on stdout.
+//!
+//! What happens in a single forward is told by its [`ForwardReporter`].
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    args::Format,
+    console::{Console, To, printable},
+    events::{Body, By, ReadyForward},
+    exit::Exit,
+    forward_reporter::ForwardReporter,
+    plan::{Access, PlannedForward},
+    report::{self, Report},
+    signals::Signal,
+};
+use crate::{forward::LocalAddress, session::SessionId};
+
+/// Tells people or programs what happens.
+pub(super) struct Reporter {
+    console: Console,
+    format: Format,
+    quiet: bool,
+    /// Whose credentials have expired, once it is known.
+    access: OnceLock<Access>,
+    known: Mutex<Known>,
+}
+
+/// What is known of all forwards together.
+#[derive(Default)]
+struct Known {
+    /// Sessions that were started and have not been ended.
+    sessions: BTreeSet<String>,
+    /// The credentials have expired, and nothing has succeeded with them since.
+    expired: bool,
+    /// So many times they have.
+    expiries: u64,
+}
+
+impl Reporter {
+    pub(super) fn new(console: Console, format: Format, quiet: bool) -> Self {
+        Self { console, format, quiet, access: OnceLock::new(), known: Mutex::default() }
+    }
+
+    /// What tells of one forward.
+    pub(super) fn of(self: &Arc<Self>, forward: &PlannedForward) -> ForwardReporter {
+        ForwardReporter::new(self.clone(), forward.clone())
+    }
+
+    /// The profile and the region that are in use. The first call counts.
+    pub(super) fn uses(&self, access: &Access) {
+        self.access.get_or_init(|| access.clone());
+    }
+
+    /// A forward has its session.
+    pub(super) fn opened(&self, forward: &PlannedForward, addresses: &[LocalAddress], session: &SessionId) {
+        let addresses: Vec<_> = addresses.iter().map(LocalAddress::to_string).collect();
+        let (addresses, destination) = (addresses.join(", "), forward.destination());
+        self.say(&format!("{addresses} -> {destination}   session {}", session.0));
+    }
+
+    /// All forwards can carry data.
+    pub(super) fn ready(&self, forwards: &[(&PlannedForward, Vec<LocalAddress>)], elapsed: Duration) {
+        self.say(&format!("ready in {:.1} s", elapsed.as_secs_f64()));
+        let forward = |(forward, addresses): &(&PlannedForward, Vec<LocalAddress>)| ReadyForward {
+            forward: forward.name().to_owned(),
+            addresses: addresses.iter().map(LocalAddress::to_string).collect(),
+        };
+        self.emit(&Body::Ready { forwards: forwards.iter().map(forward).collect(), elapsed_ms: millis(elapsed) });
+    }
+
+    /// A signal has come.
+    pub(super) fn stopping(&self, signal: Signal) {
+        let again = if signal == Signal::Interrupt { "; Ctrl-C again leaves at once" } else { "" };
+        self.say(&format!("{}: ending{again}", signal.name()));
+    }
+
+    /// Something failed for good.
+    pub(super) fn failed(&self, report: &Report) {
+        self.console.line(To::Stderr, report.to_string());
+        self.emit(&Body::Error {
+            status: report.exit.status(),
+            message: &report.error,
+            causes: &report.causes,
+            hint: report.hint.as_deref(),
+        });
+    }
+
+    /// The program ends. Waits until all is written.
+    pub(super) fn stopped(&self, exit: Exit, by: By) {
+        self.emit(&Body::Stopped { exit: exit.status(), by });
+        self.console.flush();
+    }
+
+    /// The credentials have expired, as a forward finds that was last told of the expiry `last`: 0 for none. Returns
+    /// which one this is. All forwards use the same credentials, so people are told by the first that finds out.
+    pub(super) fn credentials_expired(&self, forward: &str, message: &str, last: u64) -> u64 {
+        let (is_new, expiry) = {
+            let mut known = self.known();
+            let is_new = !std::mem::replace(&mut known.expired, true);
+            known.expiries += u64::from(is_new);
+            (is_new, known.expiries)
+        };
+        if expiry != last {
+            let hint = report::renewal_hint(self.access.get_or_init(Access::default));
+            if is_new {
+                self.warn(&format!("the credentials cannot be used any more: {message}"));
+                self.warn(&hint);
+            }
+            self.emit(&Body::CredentialsExpired { forward, message, hint: &hint });
+        }
+        expiry
+    }
+
+    /// Something has succeeded that takes credentials.
+    pub(super) fn credentials_work(&self) {
+        let expired = std::mem::take(&mut self.known().expired);
+        if expired {
+            self.say("the credentials can be used again");
+        }
+    }
+
+    /// A session has been started.
+    pub(super) fn session_started(&self, SessionId(id): &SessionId) {
+        self.known().sessions.insert(id.clone());
+    }
+
+    /// A session is over.
+    pub(super) fn session_ended(&self, SessionId(id): &SessionId) {
+        self.known().sessions.remove(id);
+    }
+
+    /// The program leaves without having ended all sessions.
+    pub(super) fn leaving(&self) {
+        let sessions: Vec<_> = std::mem::take(&mut self.known().sessions).into_iter().collect();
+        if !sessions.is_empty() {
+            self.warn(&format!("not ended, and may live until their idle timeout: {}", sessions.join(", ")));
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For programs.
+    pub(super) fn emit(&self, body: &Body<'_>) {
+        match self.format {
+            Format::Text => {}
+            Format::Json if body.can_be_spared() => self.console.spare_line(To::Stdout, |dropped| body.line(dropped)),
+            Format::Json => self.console.line(To::Stdout, body.line(0)),
+        }
+    }
+
+    /// For people, where there is no other output.
+    pub(super) fn say(&self, line: &str) {
+        if self.format == Format::Text && !self.quiet {
+            self.console.spare_line(To::Stderr, |_| format!("ssmfwd: {}", printable(line)));
+        }
+    }
+
+    /// For people, in any case.
+    pub(super) fn warn(&self, line: &str) {
+        if !self.quiet {
+            self.console.spare_line(To::Stderr, |_| format!("warning: {}", printable(line)));
+        }
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{io, net::SocketAddr};
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{
+        cli::{console::tests::Page, grammar},
+        forward::{ConnectionEnd, Event, Peer},
+        proto::{Cause, CloseReason, Initiator},
+        session::{SessionEvent, StartRequest},
+    };
+
+    pub(in super::super) fn forward(text: &str) -> PlannedForward {
+        let spec = grammar::parse(text, false).expect("a valid forward");
+        PlannedForward { spec, request: StartRequest { target: "i-0a".into(), ..Default::default() } }
+    }
+
+    pub(in super::super) fn session(id: &str) -> SessionId {
+        SessionId(id.into())
+    }
+
+    pub(in super::super) fn lost() -> CloseReason {
+        CloseReason::new(Initiator::Transport, Cause::ConnectionLost("gone".into()))
+    }
+
+    pub(in super::super) fn ended_as_asked() -> CloseReason {
+        CloseReason::new(Initiator::Us, Cause::Requested)
+    }
+
+    /// What is written to stdout and to stderr.
+    pub(in super::super) fn told(format: Format, quiet: bool, tell: impl FnOnce(&Arc<Reporter>)) -> (String, String) {
+        let (stdout, stderr) = (Page::default(), Page::default());
+        let console = Console::on(stdout.clone(), stderr.clone()).expect("a thread");
+        let reporter = Arc::new(Reporter::new(console, format, quiet));
+        tell(&reporter);
+        reporter.console.flush();
+        (stdout.text(), stderr.text())
+    }
+
+    /// The objects on stdout, without their times.
+    pub(in super::super) fn without_times(stdout: &str) -> Vec<String> {
+        let without_time = |line: &str| {
+            let mut event: Value = serde_json::from_str(line).expect("an object a line");
+            let time = event.as_object_mut().and_then(|event| event.remove("time")).expect("a time");
+            assert!(time.as_str().is_some_and(|time| time.len() == 24 && time.ends_with('Z')), "{time}");
+            event.to_string()
+        };
+        stdout.lines().map(without_time).collect()
+    }
+
+    /// JSON with `F` for a forward, as [`without_times`] writes it.
+    pub(in super::super) fn events(forward: &str, lines: &[&str]) -> Vec<String> {
+        let forward = format!(r#""forward":"{forward}""#);
+        let event = |line: &&str| serde_json::from_str::<Value>(&line.replace('F', &forward)).expect("valid JSON");
+        lines.iter().map(|line| event(line).to_string()).collect()
+    }
+
+    fn tcp(address: &str) -> LocalAddress {
+        LocalAddress::Tcp(address.parse().expect("an address"))
+    }
+
+    /// A life in which nothing goes well.
+    fn tell_all(reporter: &Arc<Reporter>) {
+        let forward = forward("*:13306:db:3306");
+        let peer = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 5)));
+        let id = session("me-0a");
+        let of_session = |event| Event::Session { session: session("me-0a"), event };
+        let told = reporter.of(&forward);
+        for event in [
+            Event::Listening(tcp("0.0.0.0:13306")),
+            Event::Listening(tcp("[::]:13306")),
+            of_session(SessionEvent::Started(id.clone())),
+            of_session(SessionEvent::CustomerMessage("be\u{1b} nice".into())),
+            of_session(SessionEvent::UnsignedUpgrade),
+            Event::ConnectionOpened { peer },
+            of_session(SessionEvent::Backpressure(true)),
+            of_session(SessionEvent::DestinationRefused),
+            Event::DestinationRefused { peer },
+            Event::ConnectionClosed {
+                peer,
+                bytes_up: 1,
+                bytes_down: 2,
+                duration: Duration::from_millis(3),
+                end: ConnectionEnd::DestinationRefused,
+            },
+            Event::AcceptFailed("no descriptors".into()),
+            of_session(SessionEvent::NotTerminated("denied".into())),
+            Event::SessionEnded { session: id.clone(), reason: lost() },
+        ] {
+            told.tell(&event);
+        }
+        let addresses = vec![tcp("0.0.0.0:13306"), tcp("[::]:13306")];
+        reporter.opened(&forward, &addresses, &id);
+        reporter.ready(&[(&forward, addresses)], Duration::from_millis(1449));
+        reporter.stopping(Signal::Interrupt);
+        reporter.failed(&Report::new(Exit::Denied, "denied").caused_by(&lost()).with_hint("ask"));
+        reporter.stopped(Exit::Denied, By::Ssmfwd);
+    }
+
+    #[test]
+    fn people_get_lines_on_stderr() {
+        let (stdout, stderr) = told(Format::Text, false, tell_all);
+        assert_eq!(stdout, "");
+        let expected = [
+            "warning: 0.0.0.0:13306 can be reached from the network, which lets everybody there through",
+            "warning: [::]:13306 can be reached from the network, which lets everybody there through",
+            "ssmfwd: be\\u{1b} nice",
+            "warning: the data channel was opened unsigned: the policy should allow ssmmessages:OpenDataChannel",
+            "warning: db:3306 refused a connection (of 127.0.0.1:5)",
+            "warning: *:13306:db:3306 cannot accept connections for now: no descriptors",
+            "warning: the session of *:13306:db:3306 was not ended and lives until its idle timeout: denied",
+            "ssmfwd: 0.0.0.0:13306, [::]:13306 -> db:3306   session me-0a",
+            "ssmfwd: ready in 1.4 s",
+            "ssmfwd: SIGINT: ending; Ctrl-C again leaves at once",
+            "error: denied",
+            "  caused by: connection lost: gone",
+            "",
+            "hint: ask",
+        ];
+        assert_eq!(stderr.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn programs_get_an_object_a_line_on_stdout() {
+        let (stdout, stderr) = told(Format::Json, false, tell_all);
+        assert!(!stderr.contains("ssmfwd: "), "only warnings and errors: {stderr}");
+        let expected = events(
+            "*:13306:db:3306",
+            &[
+                r#"{"event":"listening",F,"address":"0.0.0.0:13306"}"#,
+                r#"{"event":"listening",F,"address":"[::]:13306"}"#,
+                r#"{"event":"session_started",F,"session_id":"me-0a","target":"i-0a","member":0}"#,
+                r#"{"event":"connection_opened",F,"peer":"127.0.0.1:5"}"#,
+                r#"{"event":"backpressure",F,"active":true}"#,
+                r#"{"event":"destination_refused",F,"peer":"127.0.0.1:5","destination":"db:3306"}"#,
+                r#"{"event":"connection_closed",F,"peer":"127.0.0.1:5","bytes_up":1,"bytes_down":2,"duration_ms":3,
+                    "reason":"destination_refused"}"#,
+                r#"{"event":"not_terminated",F,"session_id":"me-0a","detail":"denied"}"#,
+                r#"{"event":"session_ended",F,"session_id":"me-0a","reason":"connection_lost","by":"network",
+                    "detail":"connection lost: gone"}"#,
+                r#"{"event":"ready","forwards":[{F,"addresses":["0.0.0.0:13306","[::]:13306"]}],"elapsed_ms":1449}"#,
+                r#"{"event":"error","status":5,"message":"denied","causes":["connection lost: gone"],"hint":"ask"}"#,
+                r#"{"event":"stopped","exit":5,"by":"ssmfwd"}"#,
+            ],
+        );
+        assert_eq!(without_times(&stdout), expected);
+        assert!(stdout.starts_with(r#"{"event":"listening","time":""#), "{stdout}");
+    }
+
+    #[test]
+    fn who_leaves_sessions_behind_says_which() {
+        let (_, stderr) = told(Format::Text, false, |reporter| {
+            let forward = reporter.of(&forward("1:db:2"));
+            for id in ["me-0a", "me-0b", "me-0c"] {
+                forward.tell(&Event::Session { session: session(id), event: SessionEvent::Started(session(id)) });
+            }
+            forward.tell(&Event::SessionEnded { session: session("me-0b"), reason: ended_as_asked() });
+            reporter.leaving();
+            reporter.leaving();
+        });
+        assert_eq!(stderr, "warning: not ended, and may live until their idle timeout: me-0a, me-0c\n");
+    }
+
+    #[test]
+    fn quiet_leaves_errors_only() {
+        let (stdout, stderr) = told(Format::Text, true, tell_all);
+        assert_eq!(stdout, "");
+        assert!(stderr.starts_with("error: "), "{stderr}");
+        assert!(!stderr.contains("warning: ") && !stderr.contains("ssmfwd: "), "{stderr}");
+    }
+
+    #[test]
+    fn loopback_needs_no_warning() {
+        let stderr = Page::default();
+        let console = Console::on(io::sink(), stderr.clone()).expect("a thread");
+        let reporter = Arc::new(Reporter::new(console, Format::Text, false));
+        reporter.of(&forward("1:db:2")).tell(&Event::Listening(tcp("127.0.0.1:1")));
+        reporter.of(&forward("127.0.0.2:1:db:2")).tell(&Event::Listening(tcp("127.0.0.2:1")));
+        reporter.stopped(Exit::Interrupt, By::Signal);
+        assert_eq!(stderr.text(), "");
+    }
+}
