@@ -307,7 +307,14 @@ impl Network {
     /// No faults of single messages any more, and cuts that were planned do not happen.
     pub(super) fn stop_faults(&mut self, now: Instant) {
         self.faults = Faults::default();
-        self.packets.retain(|_, packet| !matches!(packet, Packet::CutClient | Packet::CutAgent));
+        // What is up stays as it is, and what is down comes back once.
+        let (mut client_up, mut agent_up) = (self.client_up, self.agent_up);
+        self.packets.retain(|_, packet| match packet {
+            Packet::CutClient | Packet::CutAgent | Packet::StaleClient => false,
+            Packet::RestoreClient => !std::mem::replace(&mut client_up, true),
+            Packet::RestoreAgent => !std::mem::replace(&mut agent_up, true),
+            _ => true,
+        });
         self.calm_since = self.calm_since.min(now);
     }
 
