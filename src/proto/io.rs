@@ -156,10 +156,7 @@ pub enum Event {
     Unresponsive,
     /// No websocket is there: get permission for another and open it now, then [`Input::Connected`] or
     /// [`Input::ConnectFailed`]. For a session that cannot be resumed, [`Session::abort`](super::Session::abort).
-    Reconnect {
-        /// How many attempts before this one came to nothing.
-        attempt: u32,
-    },
+    Reconnect,
     /// A message came in on the websocket that replaced a lost one, or it has answered pings for
     /// [`limits::STEADY`](super::limits::STEADY): the session goes on.
     Resumed,

@@ -420,7 +420,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 self.options.tell(SessionEvent::Stalled(stalled));
             }
-            Event::Reconnect { .. } => {
+            Event::Reconnect => {
                 if let (Link::Down, Some(reconnect)) = (&self.link, &self.reconnect) {
                     self.link = Link::Dialling(reconnect());
                     self.unpolled = true;

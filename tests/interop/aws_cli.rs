@@ -4,13 +4,16 @@
 use std::{
     env,
     ffi::OsString,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     process::{Command, Output, Stdio},
+    thread,
 };
 
 use serde_json::Value;
 
 use super::{
-    program::{client, free_port, text},
+    program::{client, text},
     tunnel::{Aws, TARGET, Tunnel, live_sessions},
 };
 
@@ -76,16 +79,30 @@ fn the_emulator_is_an_aws_to_it() {
 
 #[test]
 fn an_administrator_ends_a_session_of_ssmfwd() {
-    // Nothing listens there, and nobody connects.
-    let tunnel = Tunnel::serve(&[], &[format!("0:127.0.0.1:{}", free_port())]);
-    let session = tunnel.session(0);
-    let resumed = json(&mut aws(tunnel.aws(), &["ssm", "resume-session", "--session-id", session]));
+    let destination = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let forward = format!("0:{}", destination.local_addr().expect("it is bound"));
+    let mut tunnel = Tunnel::serve(&[], &[forward]);
+    let session = tunnel.session(0).to_owned();
+    let resumed = json(&mut aws(tunnel.aws(), &["ssm", "resume-session", "--session-id", &session]));
     assert_eq!(resumed["SessionId"], session);
     assert!(resumed["TokenValue"].as_str().is_some_and(|token| !token.is_empty()));
-    let ended = json(&mut aws(tunnel.aws(), &["ssm", "terminate-session", "--session-id", session]));
+    let ended = json(&mut aws(tunnel.aws(), &["ssm", "terminate-session", "--session-id", &session]));
     assert_eq!(ended["SessionId"], session);
-    let (status, told) = tunnel.join();
-    assert_eq!(status, Some(7), "{told}");
-    assert!(told.starts_with("error: "), "{told}");
-    eprintln!("{told}");
+    let dormant = tunnel.event("dormant");
+    assert_eq!((&dormant["reason"], &dormant["by"]), (&"channel_closed".into(), &"service".into()), "{dormant}");
+    assert_eq!(live_sessions(&tunnel.aws().state()), 0);
+
+    // The next connection starts a session of its own, and is served by it.
+    let server = thread::spawn(move || {
+        let (mut connection, _) = destination.accept().expect("a connection");
+        connection.write_all(b"served").expect("it is open");
+    });
+    let mut client = TcpStream::connect(("127.0.0.1", tunnel.port(0))).expect("the listener stayed bound");
+    let started = tunnel.event("session_started");
+    assert_ne!(started["session_id"], session);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("no reset");
+    assert_eq!(answer, "served");
+    server.join().expect("no panic");
+    tunnel.end_after(&["channel_closed"]);
 }

@@ -130,8 +130,18 @@ impl Tunnel {
         &self.sessions[forward]
     }
 
+    /// Waits for an event.
+    pub(crate) fn event(&mut self, name: &str) -> Value {
+        event(&self.ssmfwd.wait_for_line(Some(Pipe::Stdout), |line| is_event(line, name)))
+    }
+
     /// Ends it by SIGTERM, as a supervisor does. Nothing is left, and nothing was against the protocol.
     pub(crate) fn end(self) {
+        self.end_after(&[]);
+    }
+
+    /// The same after sessions have ended for these reasons.
+    pub(crate) fn end_after(self, reasons: &[&str]) {
         let before = self.aws.state();
         assert_eq!(before["violation_count"], 0, "{}", before["violations"]);
         assert_eq!(live_sessions(&before), self.addresses.len(), "{before}");
@@ -144,7 +154,8 @@ impl Tunnel {
         assert!(matches!(&stopped[..], [one] if one["exit"] == TERMINATED && one["by"] == "signal"), "{stopped:?}");
         let ended = lines.iter().filter(|(pipe, line)| *pipe == Pipe::Stdout && is_event(line, "session_ended"));
         let ended: Vec<_> = ended.map(|(_, line)| event(line)["reason"].clone()).collect();
-        assert_eq!(ended, vec![Value::from("requested"); self.addresses.len()], "{lines:?}");
+        let requested = std::iter::repeat_n("requested", self.addresses.len());
+        assert_eq!(ended, Vec::from_iter(reasons.iter().copied().chain(requested)), "{lines:?}");
         let complaints: Vec<_> = lines.iter().filter(|(pipe, _)| *pipe == Pipe::Stderr).collect();
         assert!(complaints.is_empty(), "{complaints:?}");
 
@@ -155,14 +166,6 @@ impl Tunnel {
             assert_eq!((&after["violation_count"], &after["websockets"]), (&0.into(), &0.into()), "{after}");
         }
         self.aws.end();
-    }
-
-    /// Waits until it ends by itself; returns its status and what it told people.
-    pub(crate) fn join(self) -> (Option<i32>, String) {
-        let (status, lines) = self.ssmfwd.join();
-        let told: Vec<_> = lines.into_iter().filter(|(pipe, _)| *pipe == Pipe::Stderr).map(|(_, line)| line).collect();
-        self.aws.end();
-        (status.code(), told.join("\n"))
     }
 }
 

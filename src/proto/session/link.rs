@@ -91,7 +91,7 @@ impl Session {
     }
 
     pub(super) fn ask_to_reconnect(&mut self) {
-        self.events.push_back(Event::Reconnect { attempt: self.reconnect.attempt() });
+        self.events.push_back(Event::Reconnect);
     }
 
     pub(super) fn wake(&mut self, now: Instant) {
