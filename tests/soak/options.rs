@@ -36,8 +36,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 300)]
     pub(crate) rtt_max_ms: u64,
 
-    /// One session is ended from outside about that often, seconds; 0: only once, when all else is over
-    #[arg(long, value_name = "N", default_value_t = 40)]
+    /// One session is ended from outside after that many seconds or up to twice as many, again and again; 0: only once,
+    /// when all else is over. Sessions that are ended when they are younger than a minute are started again later and
+    /// later, and connections do not wait for that
+    #[arg(long, value_name = "N", default_value_t = 90)]
     pub(crate) end_every: u64,
 
     /// How the emulated agent behaves: `realistic` gives 0.7 MB/s down in a session, `ideal` what the machine can

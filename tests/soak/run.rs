@@ -137,7 +137,7 @@ impl<'a> Run<'a> {
                 return std::future::pending().await;
             }
             loop {
-                let seconds = every as f64 * (0.5 + outside.random.f64());
+                let seconds = every as f64 * (1.0 + outside.random.f64());
                 sleep_until(Instant::now() + Duration::from_secs_f64(seconds)).await;
                 outside.end_one(&self.emulator, &self.tunnel, &self.traffic, self.verdict);
             }
