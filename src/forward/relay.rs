@@ -1,7 +1,8 @@
 //! Copies between one local socket and one stream, in both directions at once, and ends them in order.
 //!
-//! One future polls both directions in every pass, so that neither ever waits for the other. Bytes go through a
-//! buffer on the stack of that poll; only what could not be passed on is kept. An idle connection holds no buffer.
+//! One future polls both directions in every pass, so that neither ever waits for the other. Downwards the pieces of
+//! messages go to the socket as they are; only what it did not take is copied. Upwards a little goes through a buffer on
+//! the stack of that poll; in a bulk transfer buffers are filled and handed over. An idle connection holds no buffer.
 //!
 //! ```text
 //! up    Open ─ local end ─▶ Held ─ policy ─▶ Closing ─ FIN sent ─▶ Closed        (towards the destination)
@@ -15,16 +16,17 @@
 
 use std::{
     future::poll_fn,
-    io,
+    io::{self, IoSlice},
     mem::MaybeUninit,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
     time::{self, Sleep},
 };
@@ -32,8 +34,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ConnectionEnd, Fin, HalfClose, TunnelStream};
 
-/// Bytes moved at once: a few segments of a loopback socket, and far below what a stream takes.
+/// Bytes moved upwards at once: a few segments of a loopback socket, and half of what a stream takes.
 const CHUNK: usize = 32 * 1024;
+/// Bytes moved downwards at once.
+const CHUNK_DOWN: usize = 64 * 1024;
+/// Pieces moved downwards at once: as many messages of the agent as that is.
+const PIECES: usize = 64;
 
 /// How long the agent may stay silent after our FIN before the connection is given up: what kernels allow a peer in
 /// FIN-WAIT-2.
@@ -96,7 +102,9 @@ pub struct Relay<L, S> {
     up: Up,
     down: Down,
     /// Read from the local socket, not yet taken by the stream.
-    up_rest: Rest,
+    up_rest: Vec<u8>,
+    /// The local program sends more than a little at a time.
+    bulk: bool,
     /// Read from the stream, not yet taken by the local socket.
     down_rest: Rest,
     unflushed: bool,
@@ -148,7 +156,8 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
             stream: Some(stream),
             up: Up::Open,
             down: Down::Open,
-            up_rest: Rest::default(),
+            up_rest: Vec::new(),
+            bulk: false,
             down_rest: Rest::default(),
             unflushed: false,
             policy: HalfClose::new(linger),
@@ -268,7 +277,7 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
     fn step_down(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, ConnectionEnd> {
         match self.down {
             Down::Open | Down::Ending if !self.down_rest.is_empty() => {
-                let written = poll_write(&mut self.local, cx, self.down_rest.bytes());
+                let written = taken(Pin::new(&mut self.local).poll_write(cx, self.down_rest.bytes()));
                 // A local program that does not read keeps us from reading too, where we would learn of the cut. What
                 // was cut is not worth waiting for; a stream with an end is, whatever becomes of its session.
                 if let (Poll::Pending, Some(stream)) = (&written, &self.stream)
@@ -280,27 +289,26 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
             }
             Down::Open | Down::Broken => {
                 let Some(stream) = &mut self.stream else { return Ok(false) };
-                let mut space = [MaybeUninit::uninit(); CHUNK];
-                let mut chunk = ReadBuf::uninit(&mut space);
-                match Pin::new(stream).poll_read(cx, &mut chunk) {
+                let mut pieces = [const { Bytes::new() }; PIECES];
+                let pieces = match stream.poll_read_pieces(cx, &mut pieces, CHUNK_DOWN) {
                     Poll::Pending => {
                         self.down_rest.release();
                         return Ok(false);
                     }
                     Poll::Ready(Err(error)) => return Err(stream_failed(&error)),
-                    Poll::Ready(Ok(())) => {}
-                }
-                if chunk.filled().is_empty() {
-                    self.agent_ended();
-                    return Ok(true);
-                }
+                    Poll::Ready(Ok(0)) => {
+                        self.agent_ended();
+                        return Ok(true);
+                    }
+                    Poll::Ready(Ok(count)) => &pieces[..count],
+                };
                 self.last_heard = now;
                 self.policy.heard(now);
                 if self.down == Down::Open {
-                    let written = poll_write(&mut self.local, cx, chunk.filled());
+                    let written = poll_write_pieces(&mut self.local, cx, pieces);
                     let count = self.delivered(written, now).unwrap_or(0);
                     if self.down == Down::Open {
-                        self.down_rest.keep(&chunk.filled()[count..]);
+                        self.down_rest.keep(pieces, count);
                     }
                 }
                 Ok(true)
@@ -322,15 +330,28 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
         match self.up {
             Up::Open if !self.up_rest.is_empty() => {
                 let Some(stream) = &mut self.stream else { return Ok(false) };
-                let written = poll_write(stream, cx, self.up_rest.bytes());
-                Ok(self.sent(written)?.map(|count| self.up_rest.advance(count)).is_some())
+                let written = taken(stream.poll_write_buffer(cx, &mut self.up_rest));
+                Ok(self.sent(written)?.is_some())
+            }
+            Up::Open if self.bulk => {
+                self.up_rest.reserve_exact(CHUNK);
+                match pin!(self.local.read_buf(&mut self.up_rest)).poll(cx) {
+                    Poll::Pending => {
+                        self.bulk = false;
+                        self.up_rest = Vec::new();
+                        self.flush(cx);
+                        Ok(false)
+                    }
+                    Poll::Ready(Ok(1..)) => Ok(true),
+                    Poll::Ready(read) => self.local_ended(read.map(|_| ()), now).map(|()| true),
+                }
             }
             Up::Open | Up::Discarding => {
                 let mut space = [MaybeUninit::uninit(); CHUNK];
                 let mut chunk = ReadBuf::uninit(&mut space);
                 match Pin::new(&mut self.local).poll_read(cx, &mut chunk) {
                     Poll::Pending => {
-                        self.up_rest.release();
+                        self.up_rest = Vec::new();
                         self.flush(cx);
                         return Ok(false);
                     }
@@ -340,10 +361,11 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
                     Poll::Ready(_) => {}
                 }
                 if let (Up::Open, Some(stream)) = (self.up, &mut self.stream) {
-                    let written = poll_write(stream, cx, chunk.filled());
+                    let written = taken(Pin::new(stream).poll_write(cx, chunk.filled()));
                     let count = self.sent(written)?.unwrap_or(0);
                     if self.up == Up::Open {
-                        self.up_rest.keep(&chunk.filled()[count..]);
+                        self.bulk = chunk.filled().len() == CHUNK;
+                        self.up_rest.extend_from_slice(&chunk.filled()[count..]);
                     }
                 }
                 Ok(true)
@@ -405,7 +427,7 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
             Poll::Ready(Err(error)) if is_fatal(&error) => Err(stream_failed(&error)),
             // The agent's FIN is here but not read yet: reading tells.
             Poll::Ready(Err(_)) => {
-                self.up_rest = Rest::default();
+                self.up_rest = Vec::new();
                 self.up = Up::Discarding;
                 Ok(Some(0))
             }
@@ -415,7 +437,7 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
     /// The agent's FIN: nothing more comes, and nothing more is taken.
     fn agent_ended(&mut self) {
         self.stream = None;
-        self.up_rest = Rest::default();
+        self.up_rest = Vec::new();
         self.up = match self.up {
             Up::Open | Up::Discarding => Up::Discarding,
             Up::Held | Up::Closing | Up::Closed | Up::Over => Up::Over,
@@ -449,9 +471,22 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
     }
 }
 
-/// A write of at least one byte; a writer that takes none has failed.
-fn poll_write<W: AsyncWrite + Unpin>(writer: &mut W, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    match ready!(Pin::new(writer).poll_write(cx, bytes)) {
+/// Writes pieces with one call of the system, or as many of them as it takes.
+fn poll_write_pieces<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    cx: &mut Context<'_>,
+    pieces: &[Bytes],
+) -> Poll<io::Result<usize>> {
+    let mut slices = [IoSlice::new(&[]); PIECES];
+    for (slice, piece) in slices.iter_mut().zip(pieces) {
+        *slice = IoSlice::new(piece);
+    }
+    taken(Pin::new(writer).poll_write_vectored(cx, &slices[..pieces.len().min(PIECES)]))
+}
+
+/// The result of a write of at least one byte; a writer that takes none has failed.
+fn taken(written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    match ready!(written) {
         Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
         written => Poll::Ready(written),
     }
@@ -497,10 +532,15 @@ impl Rest {
         &self.bytes[self.start..]
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
+    /// Copies what lies behind the first `skip` bytes of the pieces, which may be slices of something much larger.
+    fn keep(&mut self, pieces: &[Bytes], mut skip: usize) {
         self.bytes.clear();
         self.start = 0;
-        self.bytes.extend_from_slice(bytes);
+        for piece in pieces {
+            let from = skip.min(piece.len());
+            skip -= from;
+            self.bytes.extend_from_slice(&piece[from..]);
+        }
     }
 
     fn advance(&mut self, count: usize) {

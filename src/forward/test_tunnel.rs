@@ -8,10 +8,11 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     sync::{mpsc, watch},
@@ -99,6 +100,30 @@ impl TestPeer {
 impl TunnelStream for TestStream {
     fn rtt(&self) -> Duration {
         Duration::from_millis(20)
+    }
+
+    fn poll_read_pieces(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &mut [Bytes],
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        let mut space = vec![0; limit];
+        let mut chunk = ReadBuf::new(&mut space);
+        ready!(Pin::new(self).poll_read(cx, &mut chunk))?;
+        let mut filled = Bytes::copy_from_slice(chunk.filled());
+        // Into more than one piece if there is enough for it.
+        let count = filled.len().min(2).min(pieces.len());
+        for (place, left) in pieces.iter_mut().zip((1..=count).rev()) {
+            *place = filled.split_to(filled.len() / left);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write_buffer(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(self).poll_write(cx, buffer))?;
+        buffer.drain(..count);
+        Poll::Ready(Ok(count))
     }
 
     fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<io::Error> {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
@@ -53,6 +54,15 @@ pub trait Tunnel: Clone + Send + Sync + 'static {
 pub trait TunnelStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// The smoothed round trip time to the agent.
     fn rtt(&self) -> Duration;
+
+    /// Reads without a copy: fills places with pieces of up to `limit` bytes together, and returns how many; 0 is the
+    /// agent's FIN.
+    fn poll_read_pieces(&mut self, cx: &mut Context<'_>, pieces: &mut [Bytes], limit: usize)
+    -> Poll<io::Result<usize>>;
+
+    /// Writes without a copy: takes the buffer and leaves another, empty one in its place, or takes a part from its
+    /// front. Returns how much it took.
+    fn poll_write_buffer(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>>;
 
     /// Completes when the stream is cut although nobody reads it, with the error that reading would come to. One that
     /// ended with the agent's FIN is not cut by the end of its session.
@@ -113,6 +123,19 @@ impl Tunnel for Session {
 impl TunnelStream for Stream {
     fn rtt(&self) -> Duration {
         Self::rtt(self)
+    }
+
+    fn poll_read_pieces(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &mut [Bytes],
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        Self::poll_read_pieces(self, cx, pieces, limit)
+    }
+
+    fn poll_write_buffer(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        Self::poll_write_buffer(self, cx, buffer)
     }
 
     fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<io::Error> {

@@ -25,36 +25,35 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Takes one message. What can be processed now comes out of [`next`](Self::next).
+    /// Takes one message. Returns it if it is to be processed now; what follows it comes out of [`next`](Self::next).
     ///
     /// *differs from the plugin:* duplicates are acknowledged again. The agent resends only its oldest message, and
     /// for ever, if the acknowledgement of it was lost.
-    pub(super) fn receive(&mut self, message: Message) {
+    pub(super) fn receive(&mut self, message: Message) -> Option<Message> {
         let receipt = Receipt { sequence: message.header.sequence, id: message.header.id };
         if receipt.sequence < self.expected || self.early.contains_key(&receipt.sequence) {
             // Not remembered once more: a storm of duplicates would push out what a resume needs.
             self.queue(receipt);
-            return;
+            return None;
+        }
+        if receipt.sequence == self.expected {
+            self.acknowledge(receipt);
+            self.expected = self.expected.next();
+            return Some(message);
         }
         let room = self.early.len() < limits::EARLY_MESSAGES
             && self.early_bytes + message.payload.len() <= limits::EARLY_BYTES;
-        if receipt.sequence > self.expected {
-            if !room {
-                return;
-            }
+        if room {
             self.acknowledge(receipt);
             self.early_bytes += message.payload.len();
             // It may stay for long, and must not keep the websocket's whole read buffer alive.
             let message = Message { payload: Bytes::copy_from_slice(&message.payload), ..message };
             self.early.insert(receipt.sequence, message);
-            return;
         }
-        self.acknowledge(receipt);
-        self.early_bytes += message.payload.len();
-        self.early.insert(receipt.sequence, message);
+        None
     }
 
-    /// The next message in order, once.
+    /// The next message in order, once, of those that came early.
     pub(super) fn next(&mut self) -> Option<Message> {
         let message = self.early.remove(&self.expected)?;
         self.early_bytes -= message.payload.len();
@@ -123,20 +122,25 @@ mod tests {
         std::iter::from_fn(|| incoming.next_acknowledgement()).map(|receipt| receipt.sequence.0).collect()
     }
 
-    fn delivered(incoming: &mut Incoming) -> Vec<i64> {
-        std::iter::from_fn(|| incoming.next()).map(|message| message.header.sequence.0).collect()
+    /// Takes messages of one length; returns the numbers of those that are processed.
+    fn receive(incoming: &mut Incoming, sequences: impl IntoIterator<Item = i64>, len: usize) -> Vec<i64> {
+        let mut delivered = Vec::new();
+        for sequence in sequences {
+            let mut next = incoming.receive(message(sequence, len));
+            while let Some(message) = next {
+                delivered.push(message.header.sequence.0);
+                next = incoming.next();
+            }
+        }
+        delivered
     }
 
     #[test]
     fn reordered_messages_come_out_in_order_and_once() {
         let mut incoming = Incoming::default();
-        for sequence in [2, 1, 1, 0, 0, 2] {
-            incoming.receive(message(sequence, 10));
-        }
-        assert_eq!(delivered(&mut incoming), [0, 1, 2]);
+        assert_eq!(receive(&mut incoming, [2, 1, 1, 0, 0, 2], 10), [0, 1, 2]);
         assert_eq!(acknowledged(&mut incoming), [2, 1, 1, 0, 0, 2]);
-        incoming.receive(message(1, 10));
-        assert!(delivered(&mut incoming).is_empty());
+        assert_eq!(receive(&mut incoming, [1], 10), [0; 0]);
         assert_eq!(acknowledged(&mut incoming), [1], "a duplicate is acknowledged again");
         assert_eq!(incoming.early(), (0, 0));
     }
@@ -145,38 +149,28 @@ mod tests {
     fn too_many_early_messages_are_neither_stored_nor_acknowledged() {
         let mut incoming = Incoming::default();
         let limit = i64::try_from(limits::EARLY_MESSAGES).expect("small");
-        for sequence in 1..=limit + 5 {
-            incoming.receive(message(sequence, 1));
-        }
+        assert_eq!(receive(&mut incoming, 1..=limit + 5, 1), [0; 0]);
         assert_eq!(incoming.early().0, limits::EARLY_MESSAGES);
         assert_eq!(acknowledged(&mut incoming).last(), Some(&limit));
-        incoming.receive(message(0, 1));
-        assert_eq!(delivered(&mut incoming).len(), limits::EARLY_MESSAGES + 1);
+        assert_eq!(receive(&mut incoming, [0], 1).len(), limits::EARLY_MESSAGES + 1);
     }
 
     #[test]
     fn early_bytes_are_bounded_too() {
         let mut incoming = Incoming::default();
-        for sequence in 1..20 {
-            incoming.receive(message(sequence, limits::EARLY_BYTES / 8));
-        }
+        receive(&mut incoming, 1..20, limits::EARLY_BYTES / 8);
         assert_eq!(incoming.early(), (8, limits::EARLY_BYTES));
     }
 
     #[test]
     fn a_resume_acknowledges_the_last_receipts_again() {
         let mut incoming = Incoming::default();
-        for sequence in 0..2000 {
-            incoming.receive(message(sequence, 1));
-            assert!(incoming.next().is_some());
-        }
+        assert_eq!(receive(&mut incoming, 0..2000, 1).len(), 2000);
         assert_eq!(acknowledged(&mut incoming).len(), 2000);
         incoming.disconnected();
         incoming.resumed();
         assert_eq!(acknowledged(&mut incoming), (976..2000).collect::<Vec<_>>());
-        for _ in 0..5000 {
-            incoming.receive(message(1999, 1));
-        }
+        assert_eq!(receive(&mut incoming, [1999; 5000], 1), [0; 0]);
         incoming.resumed();
         assert_eq!(acknowledged(&mut incoming), (976..2000).collect::<Vec<_>>(), "each once, duplicates or not");
     }
@@ -184,10 +178,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_backlog_is_bounded() {
         let mut incoming = Incoming::default();
-        incoming.receive(message(0, 1));
-        for _ in 0..10_000 {
-            incoming.receive(message(0, 1));
-        }
+        receive(&mut incoming, [0; 10_001], 1);
         assert_eq!(incoming.waiting_acknowledgements(), limits::WAITING_ACKNOWLEDGEMENTS);
     }
 }

@@ -39,11 +39,16 @@ pub enum Input {
 ///
 /// A step of its own so that the caller can hash outside its lock.
 #[derive(Debug)]
-pub struct Inbound(pub(super) Result<Message, DecodeError>);
+pub struct Inbound {
+    pub(super) message: Result<Message, DecodeError>,
+    /// Bytes of the whole frame.
+    pub(super) len: usize,
+}
 
 impl From<Bytes> for Inbound {
     fn from(frame: Bytes) -> Self {
-        Self(Message::decode(frame).and_then(|message| message.check_digest().map(|()| message)))
+        let len = frame.len();
+        Self { message: Message::decode(frame).and_then(|message| message.check_digest().map(|()| message)), len }
     }
 }
 

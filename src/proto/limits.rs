@@ -37,6 +37,10 @@ pub const STREAM_UNREAD: usize = 1 << 20;
 /// stopped, each within its own bound, must not add up to the memory of the process: with what is parked and what is in
 /// flight this leaves a session well below 64 MB.
 pub const SESSION_UNREAD: usize = 24 << 20;
+/// Received data may keep the websocket's read buffers alive until the session has received so many bytes more; then it
+/// is copied out. A reader that keeps up is a batch of the websocket's behind, and what is kept alive beside what is
+/// counted stays below a stream's own bound.
+pub const RECENT: u64 = 256 << 10;
 /// Parked bytes of one session; when spent, the websocket is not read any more. As much as one pump sends in 11 s, so
 /// that a reader has time before the others of its session feel it.
 pub const PARKED_BYTES: usize = 8 << 20;

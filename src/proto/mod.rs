@@ -28,6 +28,7 @@ mod port;
 mod receive_buffer;
 mod reconnect;
 mod rto;
+mod send_buffer;
 mod session;
 mod single;
 mod stream;

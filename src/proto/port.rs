@@ -75,6 +75,10 @@ impl Port {
         both!(self, port => port.write(id, data))
     }
 
+    pub(super) fn write_buffer(&mut self, id: StreamId, buffer: &mut Vec<u8>) -> Result<usize, StreamError> {
+        both!(self, port => port.write_buffer(id, buffer))
+    }
+
     pub(super) fn read(&mut self, id: StreamId, out: &mut impl BufMut) -> Result<Read, StreamError> {
         both!(self, port => port.read(id, out))
     }
@@ -87,11 +91,22 @@ impl Port {
         both!(self, port => port.release(id));
     }
 
-    pub(super) fn receive(&mut self, now: Instant, payload: Bytes) -> Result<(), DecodeError> {
+    /// Without a copy: fills places with pieces of up to `limit` bytes together. The count is of the pieces.
+    pub(super) fn read_pieces(
+        &mut self,
+        id: StreamId,
+        pieces: &mut [Bytes],
+        limit: usize,
+    ) -> Result<Read, StreamError> {
+        both!(self, port => port.read_pieces(id, pieces, limit))
+    }
+
+    /// Takes the payload of a message with which the session had received `position` bytes.
+    pub(super) fn receive(&mut self, now: Instant, payload: Bytes, position: u64) -> Result<(), DecodeError> {
         match self {
-            Self::Mux(mux) => mux.receive(now, payload),
+            Self::Mux(mux) => mux.receive(now, payload, position),
             Self::Single(single) => {
-                single.receive(now, payload);
+                single.receive(now, payload, position);
                 Ok(())
             }
         }

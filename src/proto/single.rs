@@ -13,6 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
     CloseReason, Event, Initiator, OpenError, Read, StreamError, limits,
+    send_buffer::SpareBuffers,
     stream::{Finish, Stream, Wake},
 };
 use crate::wire::{FlagKind, PayloadKind, SequenceNumber, smux::StreamId};
@@ -27,6 +28,7 @@ pub(super) struct Single {
     life: Life,
     /// Earlier connections that the application has not let go of: what had arrived can still be read.
     earlier: BTreeMap<StreamId, Stream>,
+    spare: SpareBuffers,
     events: VecDeque<Event>,
 }
 
@@ -53,6 +55,7 @@ impl Single {
             stream: Stream::opened(),
             life: Life::Unclaimed,
             earlier: BTreeMap::new(),
+            spare: SpareBuffers::default(),
             events: VecDeque::new(),
         }
     }
@@ -83,8 +86,23 @@ impl Single {
         self.stream(id)?.write(data)
     }
 
+    pub(super) fn write_buffer(&mut self, id: StreamId, buffer: &mut Vec<u8>) -> Result<usize, StreamError> {
+        let Self { stream, earlier, spare, .. } = self;
+        let stream = if id == self.id { stream } else { earlier.get_mut(&id).ok_or(StreamError::Unknown)? };
+        stream.write_buffer(buffer, spare)
+    }
+
     pub(super) fn read(&mut self, id: StreamId, out: &mut impl BufMut) -> Result<Read, StreamError> {
         self.stream(id)?.read(out)
+    }
+
+    pub(super) fn read_pieces(
+        &mut self,
+        id: StreamId,
+        pieces: &mut [Bytes],
+        limit: usize,
+    ) -> Result<Read, StreamError> {
+        self.stream(id)?.read_pieces(pieces, limit)
     }
 
     /// In raw mode nothing can be said to the agent: it learns of the end when the session ends.
@@ -103,10 +121,11 @@ impl Single {
         }
     }
 
-    pub(super) fn receive(&mut self, now: Instant, payload: Bytes) {
+    pub(super) fn receive(&mut self, now: Instant, payload: Bytes, position: u64) {
         match &mut self.life {
             Life::Unclaimed | Life::Claimed => {
-                let wake = self.stream.receive(payload);
+                let wake = self.stream.receive(payload, position);
+                self.stream.settle(position.saturating_sub(limits::RECENT));
                 self.wake(wake);
             }
             Life::Leaving { quiet_since, .. } => *quiet_since = now,
@@ -128,7 +147,7 @@ impl Single {
     /// Fills the message that [`output`](Self::output) announced, which will have this number.
     pub(super) fn fill(&mut self, now: Instant, sequence: SequenceNumber, out: &mut BytesMut, limit: usize) {
         if !self.stream.unsent.is_empty() {
-            let wake = self.stream.take(limit, out);
+            let wake = self.stream.take(limit, out, &mut self.spare);
             self.wake(wake);
             return;
         }

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{CloseReason, limits, receive_buffer::ReceiveBuffer};
-
-/// Bytes of buffer that an idle stream may keep, for the next small write.
-const KEPT_CAPACITY: usize = 2048;
+use super::{
+    CloseReason, limits,
+    receive_buffer::ReceiveBuffer,
+    send_buffer::{self, SendBuffer, SpareBuffers},
+};
 
 /// What a read gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,13 +56,15 @@ pub(super) struct Stream {
     pub(super) opened: bool,
     pub(super) finish: Finish,
     /// Data of the application that is not in a message yet.
-    pub(super) unsent: BytesMut,
+    pub(super) unsent: SendBuffer,
     /// The application holds the stream. Without it what arrives is thrown away.
     pub(super) held: bool,
     /// In the scheduler's turn.
     pub(super) queued: bool,
     /// Something was received, ever.
     pub(super) received: bool,
+    /// Mux mode: in the queue of those that may hold slices of the websocket's read buffers.
+    pub(super) unsettled: bool,
     /// Bytes that went into messages.
     sent: u64,
     /// Mux mode: what the destination was given to answer.
@@ -104,10 +107,11 @@ impl Stream {
         Self {
             opened: false,
             finish: Finish::Flowing,
-            unsent: BytesMut::new(),
+            unsent: SendBuffer::default(),
             held: true,
             queued: false,
             received: false,
+            unsettled: false,
             sent: 0,
             asked: None,
             unread: ReceiveBuffer::default(),
@@ -124,25 +128,48 @@ impl Stream {
 
     /// Takes as much of `data` as there is room for; 0 means wait.
     pub(super) fn write(&mut self, data: &[u8]) -> Result<usize, StreamError> {
-        match &self.end {
-            Some(Err(error)) => return Err(error.clone()),
-            _ if self.finish != Finish::Flowing => return Err(StreamError::Finished),
-            Some(Ok(())) => return Err(StreamError::PeerFinished),
-            None => {}
-        }
+        self.can_write()?;
         let count = data.len().min(limits::STREAM_UNSENT.saturating_sub(self.unsent.len()));
         self.writer_waits = count == 0 && !data.is_empty();
-        self.unsent.extend_from_slice(&data[..count]);
+        self.unsent.push(&data[..count]);
         Ok(count)
     }
 
+    /// The same without a copy: takes the buffer whole and leaves another in its place, or takes part of one that is too
+    /// large for that; 0 means wait.
+    pub(super) fn write_buffer(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        spare: &mut SpareBuffers,
+    ) -> Result<usize, StreamError> {
+        if buffer.len() > send_buffer::BUFFER {
+            let count = self.write(buffer)?;
+            buffer.drain(..count);
+            return Ok(count);
+        }
+        self.can_write()?;
+        let count = buffer.len();
+        // Whoever waits is woken when there is room for a whole one.
+        self.writer_waits = self.unsent.len() + count > limits::STREAM_UNSENT;
+        if self.writer_waits {
+            return Ok(0);
+        }
+        self.unsent.push_buffer(buffer, spare);
+        Ok(count)
+    }
+
+    fn can_write(&self) -> Result<(), StreamError> {
+        match &self.end {
+            Some(Err(error)) => Err(error.clone()),
+            _ if self.finish != Finish::Flowing => Err(StreamError::Finished),
+            Some(Ok(())) => Err(StreamError::PeerFinished),
+            None => Ok(()),
+        }
+    }
+
     /// Moves up to `count` unsent bytes into a message.
-    pub(super) fn take(&mut self, count: usize, out: &mut BytesMut) -> Wake {
-        let count = count.min(self.unsent.len());
-        out.extend_from_slice(&self.unsent[..count]);
-        self.unsent.advance(count);
-        self.sent += count as u64;
-        self.give_back();
+    pub(super) fn take(&mut self, count: usize, out: &mut BytesMut, spare: &mut SpareBuffers) -> Wake {
+        self.sent += self.unsent.take(count, out, spare) as u64;
         let writer = self.writer_waits && self.unsent.len() <= limits::STREAM_UNSENT / 2;
         self.writer_waits &= !writer;
         Wake { writer, ..Wake::default() }
@@ -154,18 +181,24 @@ impl Stream {
         self.sent > limits::TAKEN_UPWARDS && before <= limits::TAKEN_UPWARDS
     }
 
-    /// An idle stream does not keep the buffer of its last burst: bounds count what is held, not what is filled.
-    fn give_back(&mut self) {
-        if self.unsent.is_empty() && self.unsent.capacity() > KEPT_CAPACITY {
-            self.unsent = BytesMut::new();
-        }
-    }
-
     pub(super) fn read(&mut self, out: &mut impl BufMut) -> Result<Read, StreamError> {
         let count = self.unread.read(out);
-        if count > 0 || !out.has_remaining_mut() {
-            return Ok(Read::Data(count));
+        if count > 0 || !out.has_remaining_mut() { Ok(Read::Data(count)) } else { self.nothing_to_read() }
+    }
+
+    /// The same without a copy: fills places with pieces of up to `limit` bytes together. The count is of the pieces.
+    pub(super) fn read_pieces(&mut self, pieces: &mut [Bytes], mut limit: usize) -> Result<Read, StreamError> {
+        let mut count = 0;
+        for place in pieces {
+            let Some(piece) = (limit > 0).then(|| self.unread.pop(limit)).flatten() else { break };
+            limit -= piece.len();
+            *place = piece;
+            count += 1;
         }
+        if count > 0 { Ok(Read::Data(count)) } else { self.nothing_to_read() }
+    }
+
+    fn nothing_to_read(&mut self) -> Result<Read, StreamError> {
         match &self.end {
             None => {
                 self.reader_waits = true;
@@ -176,12 +209,13 @@ impl Stream {
         }
     }
 
-    pub(super) fn receive(&mut self, data: Bytes) -> Wake {
+    /// Takes data that came when the session had received `position` bytes.
+    pub(super) fn receive(&mut self, data: Bytes, position: u64) -> Wake {
         self.received = true;
         if !self.held || self.end.is_some() {
             return Wake::default();
         }
-        self.unread.push(data);
+        self.unread.push(data, position);
         Wake { reader: std::mem::take(&mut self.reader_waits), writer: false }
     }
 
@@ -192,7 +226,7 @@ impl Stream {
         }
         self.end = Some(end);
         // The agent throws away whatever comes for a stream it has ended.
-        self.unsent = BytesMut::new();
+        self.unsent.clear();
         Wake { reader: std::mem::take(&mut self.reader_waits), writer: std::mem::take(&mut self.writer_waits) }
     }
 
@@ -210,7 +244,7 @@ impl Stream {
         self.held = false;
         self.unread.clear();
         if self.finish == Finish::Flowing {
-            self.unsent = BytesMut::new();
+            self.unsent.clear();
             self.finish = Finish::Wanted;
         }
     }
@@ -232,6 +266,13 @@ impl Stream {
             Some(Err(error @ (StreamError::SlowReader | StreamError::SessionEnded(_)))) => Some(error.clone()),
             _ => None,
         }
+    }
+
+    /// Data that came before `position` must not keep the websocket's read buffers alive any longer. Returns when the
+    /// oldest came that still does.
+    pub(super) fn settle(&mut self, position: u64) -> Option<u64> {
+        self.unread.settle(position);
+        self.unread.unsettled()
     }
 
     pub(super) fn unread(&self) -> usize {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{connection::Holder, shared::State};
@@ -59,6 +60,68 @@ impl Stream {
         })
     }
 
+    /// Reads without a copy: fills places with pieces of up to `limit` bytes together, and returns how many; 0 is the
+    /// agent's FIN. Pieces may be slices of large read buffers: what is kept for long is to be copied. Otherwise like
+    /// [`poll_read`](AsyncRead::poll_read).
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn poll_read_pieces(
+        &mut self,
+        cx: &Context<'_>,
+        pieces: &mut [Bytes],
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_read_by(cx, |state, id| state.proto.read_pieces(id, pieces, limit))
+            .map_ok(|read| if let Read::Data(count) = read { count } else { 0 })
+    }
+
+    /// Writes a buffer without a copy: takes it, and leaves another, empty one in its place, perhaps without capacity. Of
+    /// more than 32 KiB only a part is taken, which is then missing from its front. Returns how much was taken. Otherwise
+    /// like [`poll_write`](AsyncWrite::poll_write).
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn poll_write_buffer(&mut self, cx: &Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let is_empty = buffer.is_empty();
+        self.poll_write_by(cx, is_empty, |state, id| state.proto.write_buffer(id, buffer))
+    }
+
+    fn poll_write_by(
+        &self,
+        cx: &Context<'_>,
+        is_empty: bool,
+        write: impl FnOnce(&mut State, StreamId) -> Result<usize, StreamError>,
+    ) -> Poll<io::Result<usize>> {
+        self.holder.shared.change(|state| match write(state, self.id) {
+            Ok(0) if !is_empty => {
+                self.wait(state, cx, |wakers| &mut wakers.write);
+                (Poll::Pending, false)
+            }
+            Ok(count) => (Poll::Ready(Ok(count)), true),
+            Err(error) => (Poll::Ready(Err(io_error(error))), false),
+        })
+    }
+
+    fn poll_read_by(
+        &self,
+        cx: &Context<'_>,
+        read: impl FnOnce(&mut State, StreamId) -> Result<Read, StreamError>,
+    ) -> Poll<io::Result<Read>> {
+        self.holder.shared.change(|state| {
+            let poll = match read(state, self.id) {
+                Ok(Read::Pending) => {
+                    self.wait(state, cx, |wakers| &mut wakers.read);
+                    Poll::Pending
+                }
+                Ok(read) => Poll::Ready(Ok(read)),
+                Err(error) => Poll::Ready(Err(io_error(error))),
+            };
+            // Room in a full buffer lets the driver read the websocket again.
+            (poll, !state.proto.wants_messages())
+        })
+    }
+
     fn wait(&self, state: &mut State, cx: &Context<'_>, slot: fn(&mut super::shared::Wakers) -> &mut Option<Waker>) {
         let waker = slot(state.streams.entry(self.id).or_default());
         match waker {
@@ -76,32 +139,13 @@ impl fmt::Debug for Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.holder.shared.change(|state| {
-            let read = state.proto.read(self.id, buffer);
-            let poll = match read {
-                Ok(Read::Data(_) | Read::End) => Poll::Ready(Ok(())),
-                Ok(Read::Pending) => {
-                    self.wait(state, cx, |wakers| &mut wakers.read);
-                    Poll::Pending
-                }
-                Err(error) => Poll::Ready(Err(io_error(error))),
-            };
-            // Room in a full buffer lets the driver read the websocket again.
-            (poll, !state.proto.wants_messages())
-        })
+        self.poll_read_by(cx, |state, id| state.proto.read(id, buffer)).map_ok(|_| ())
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.holder.shared.change(|state| match state.proto.write(self.id, bytes) {
-            Ok(0) if !bytes.is_empty() => {
-                self.wait(state, cx, |wakers| &mut wakers.write);
-                (Poll::Pending, false)
-            }
-            Ok(count) => (Poll::Ready(Ok(count)), true),
-            Err(error) => (Poll::Ready(Err(io_error(error))), false),
-        })
+        self.poll_write_by(cx, bytes.is_empty(), |state, id| state.proto.write(id, bytes))
     }
 
     /// Nothing to do: what is written is sent as soon as the window allows.

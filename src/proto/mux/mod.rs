@@ -23,6 +23,7 @@ use self::{
 };
 use super::{
     CloseReason, Event, OpenError, Read, StreamError, limits,
+    send_buffer::SpareBuffers,
     stream::{Finish, Stream, Wake},
 };
 use crate::wire::{
@@ -43,10 +44,14 @@ pub(super) struct Mux {
     /// Closed here and told so; the agent's FIN is awaited.
     tombstones: BTreeSet<StreamId>,
     nop_wanted: bool,
+    spare: SpareBuffers,
     decoder: Decoder,
     refusals: Refusals,
     unanswered: Unanswered,
     held: usize,
+    /// Streams that may hold slices of the websocket's read buffers, each once, with when the oldest came, or a little
+    /// later.
+    unsettled: VecDeque<(u64, StreamId)>,
     /// Received and not read, of all streams.
     unread: usize,
     /// The part of it that is above what each stream may hold for itself.
@@ -62,10 +67,12 @@ impl Mux {
             turn: VecDeque::new(),
             tombstones: BTreeSet::new(),
             nop_wanted: false,
+            spare: SpareBuffers::default(),
             decoder: Decoder::default(),
             refusals: Refusals::default(),
             unanswered: Unanswered::default(),
             held: 0,
+            unsettled: VecDeque::new(),
             unread: 0,
             parked: 0,
             events: VecDeque::new(),
@@ -93,9 +100,26 @@ impl Mux {
     }
 
     pub(super) fn read(&mut self, id: StreamId, out: &mut impl BufMut) -> Result<Read, StreamError> {
+        self.read_by(id, |stream| stream.read(out))
+    }
+
+    pub(super) fn read_pieces(
+        &mut self,
+        id: StreamId,
+        pieces: &mut [Bytes],
+        limit: usize,
+    ) -> Result<Read, StreamError> {
+        self.read_by(id, |stream| stream.read_pieces(pieces, limit))
+    }
+
+    fn read_by(
+        &mut self,
+        id: StreamId,
+        read: impl FnOnce(&mut Stream) -> Result<Read, StreamError>,
+    ) -> Result<Read, StreamError> {
         let stream = self.held_stream(id)?;
         let before = (stream.unread(), stream.parked());
-        let read = stream.read(out);
+        let read = read(stream);
         let after = (stream.unread(), stream.parked());
         self.unread -= before.0 - after.0;
         self.parked -= before.1 - after.1;
@@ -105,6 +129,13 @@ impl Mux {
     /// A stream of the application: not one that it has let go of.
     fn held_stream(&mut self, id: StreamId) -> Result<&mut Stream, StreamError> {
         self.streams.get_mut(&id).filter(|stream| stream.held).ok_or(StreamError::Unknown)
+    }
+
+    pub(super) fn write_buffer(&mut self, id: StreamId, buffer: &mut Vec<u8>) -> Result<usize, StreamError> {
+        let stream = self.streams.get_mut(&id).filter(|stream| stream.held).ok_or(StreamError::Unknown)?;
+        let count = stream.write_buffer(buffer, &mut self.spare)?;
+        self.schedule(id);
+        Ok(count)
     }
 
     /// The FIN goes out behind what was written.
@@ -130,25 +161,39 @@ impl Mux {
         self.bury(id);
     }
 
-    /// Takes bytes of the agent's frame stream.
-    pub(super) fn receive(&mut self, now: Instant, mut payload: Bytes) -> Result<(), DecodeError> {
+    /// Takes bytes of the agent's frame stream, with which the session had received `position` bytes.
+    pub(super) fn receive(&mut self, now: Instant, mut payload: Bytes, position: u64) -> Result<(), DecodeError> {
+        self.settle(position.saturating_sub(limits::RECENT));
         while let Some(part) = self.decoder.next(&mut payload)? {
             match part {
-                Part::Data(id, data) => self.receive_data(now, id, data),
+                Part::Data(id, data) => self.receive_data(now, id, data, position),
                 Part::Fin(id) => self.receive_fin(now, id),
             }
         }
         Ok(())
     }
 
-    fn receive_data(&mut self, now: Instant, id: StreamId, data: Bytes) {
+    /// Copies out what came before `position` and is not read yet.
+    fn settle(&mut self, position: u64) {
+        while let Some((_, id)) = self.unsettled.pop_front_if(|(oldest, _)| *oldest < position) {
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let oldest = stream.settle(position);
+            stream.unsettled = oldest.is_some();
+            self.unsettled.extend(oldest.map(|oldest| (oldest, id)));
+        }
+    }
+
+    fn receive_data(&mut self, now: Instant, id: StreamId, data: Bytes, position: u64) {
         // Data for a stream that is over here is thrown away, as the genuine peers do.
         let Some(stream) = self.streams.get_mut(&id) else { return };
         self.refusals.received(id);
         let first = !stream.received;
         let greeted = stream.asked.is_some_and(|asked| !asked.spoke);
         let before = (stream.unread(), stream.parked());
-        let wake = stream.receive(data);
+        let wake = stream.receive(data, position);
+        if !std::mem::replace(&mut stream.unsettled, true) {
+            self.unsettled.push_back((position, id));
+        }
         self.unread += stream.unread() - before.0;
         self.parked += stream.parked() - before.1;
         self.wake(id, wake);
@@ -246,7 +291,7 @@ impl Mux {
                 }
                 #[expect(clippy::cast_possible_truncation, reason = "the quantum is below 64 KiB")]
                 out.put_slice(&FrameHeader::psh(id, count as u16).encode());
-                wake = stream.take(count, out);
+                wake = stream.take(count, out, &mut self.spare);
                 proven = !stream.received && stream.proves_destination(count);
                 if stream.ask(now, true) {
                     self.unanswered.asked(now);

@@ -53,6 +53,8 @@ pub struct Session {
     /// The next ping is to be answered sooner than others.
     probing: bool,
     heard: Instant,
+    /// Bytes of all frames that came in.
+    received: u64,
     malformed: u32,
     paused: bool,
     /// When the agent last said something, as far as it could be heard.
@@ -164,6 +166,7 @@ impl Session {
             ping_in_flight: false,
             probing: false,
             heard: now,
+            received: 0,
             malformed: 0,
             paused: false,
             agent_heard: now,
@@ -254,12 +257,31 @@ impl Session {
         self.port()?.write(stream, data)
     }
 
+    /// Queues the data of a buffer, usually without a copy: the buffer is taken, and another, empty one is left in its
+    /// place, perhaps without capacity. Of more than half of [`limits::STREAM_UNSENT`] only a part is taken, which is
+    /// then missing from its front. Returns how much was taken; 0 means that an [`Event::Writable`] will come.
+    ///
+    /// # Errors
+    /// See [`StreamError`].
+    pub fn write_buffer(&mut self, stream: StreamId, buffer: &mut Vec<u8>) -> Result<usize, StreamError> {
+        self.port()?.write_buffer(stream, buffer)
+    }
+
     /// Reads what has arrived.
     ///
     /// # Errors
     /// See [`StreamError`]; only after all that arrived before was read.
     pub fn read(&mut self, stream: StreamId, out: &mut impl BufMut) -> Result<Read, StreamError> {
         self.port()?.read(stream, out)
+    }
+
+    /// Reads what has arrived without a copy: fills places with pieces of up to `limit` bytes together. The count of
+    /// [`Read::Data`] is of the pieces. They may be slices of large read buffers: what is kept is to be copied.
+    ///
+    /// # Errors
+    /// See [`StreamError`]; only after all that arrived before was read.
+    pub fn read_pieces(&mut self, stream: StreamId, pieces: &mut [Bytes], limit: usize) -> Result<Read, StreamError> {
+        self.port()?.read_pieces(stream, pieces, limit)
     }
 
     /// Ends our direction behind what was written. The genuine agent then closes the whole connection to the

@@ -24,7 +24,8 @@ const TEXTS_OF_AGENT: [&str; 6] = [
 
 impl Session {
     pub(super) fn message(&mut self, now: Instant, inbound: Inbound) {
-        let message = match inbound.0 {
+        self.received = self.received.saturating_add(inbound.len as u64);
+        let message = match inbound.message {
             Ok(message) => message,
             Err(error) => {
                 // Dropped without acknowledgement, like the reference: what was only damaged comes again.
@@ -59,12 +60,13 @@ impl Session {
     fn stream_data(&mut self, now: Instant, message: Message) {
         self.outgoing.sign_of_life();
         self.unpause();
-        self.incoming.receive(message);
-        while let Some(message) = self.incoming.next() {
+        let mut next = self.incoming.receive(message);
+        while let Some(message) = next {
             if let Err(reason) = self.process(now, message) {
                 self.close(reason, true);
                 return;
             }
+            next = self.incoming.next();
         }
     }
 
@@ -89,7 +91,7 @@ impl Session {
                 _ => {}
             },
             Phase::Open(open) => match message.header.payload_kind {
-                PayloadKind::Output => open.port.receive(now, message.payload).map_err(violation)?,
+                PayloadKind::Output => open.port.receive(now, message.payload, self.received).map_err(violation)?,
                 PayloadKind::Flag if FlagKind::decode(&message.payload) == Ok(FlagKind::ConnectToPortError) => {
                     open.port.refused();
                 }
