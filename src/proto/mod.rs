@@ -31,6 +31,7 @@ mod rto;
 mod send_buffer;
 mod session;
 mod single;
+mod slab;
 mod stream;
 mod timer;
 mod token;

@@ -24,6 +24,8 @@ pub(super) struct Outgoing {
     first: SequenceNumber,
     entries: VecDeque<Entry>,
     unacked: usize,
+    /// Places that nobody uses at the moment.
+    spare: Vec<Place>,
     bytes: Share,
     rto: Rto,
     /// Since when acknowledgements have been read without a gap: a round trip that began earlier measures the gap.
@@ -37,10 +39,13 @@ pub(super) struct Outgoing {
     resend: Resend,
 }
 
+/// Where the bytes of a message are kept, once they are hashed.
+pub(super) type Place = Arc<OnceLock<Bytes>>;
+
 #[derive(Debug)]
 struct Entry {
     /// `None` once acknowledged.
-    message: Option<Arc<OnceLock<Bytes>>>,
+    message: Option<Place>,
     size: usize,
     sent: Instant,
     transmissions: u32,
@@ -87,6 +92,7 @@ impl Outgoing {
             first: SequenceNumber::ZERO,
             entries: VecDeque::new(),
             unacked: 0,
+            spare: Vec::new(),
             bytes: budget.in_flight(),
             rto: Rto::default(),
             clean_since: None,
@@ -111,8 +117,8 @@ impl Outgoing {
     }
 
     /// Records a new message as sent and returns where its bytes are to be kept.
-    pub(super) fn sent(&mut self, now: Instant, size: usize) -> Arc<OnceLock<Bytes>> {
-        let message = Arc::new(OnceLock::new());
+    pub(super) fn sent(&mut self, now: Instant, size: usize) -> Place {
+        let message = self.spare.pop().unwrap_or_default();
         if self.unacked == 0 {
             self.head_since = Some(now);
             self.waiting_since = Some(now);
@@ -127,8 +133,13 @@ impl Outgoing {
     pub(super) fn acknowledged(&mut self, now: Instant, sequence: SequenceNumber) -> bool {
         let index = self.index(sequence);
         let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else { return false };
-        if entry.message.take().is_none() {
-            return false;
+        let Some(mut message) = entry.message.take() else { return false };
+        // One that is only just being hashed belongs to whoever does that, too.
+        if let Some(place) = Arc::get_mut(&mut message)
+            && self.spare.len() < limits::IN_FLIGHT_MESSAGES
+        {
+            place.take();
+            self.spare.push(message);
         }
         let (sent, first_try) = (entry.sent, entry.transmissions == 1);
         let size = entry.size;

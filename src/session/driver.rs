@@ -79,6 +79,10 @@ pub(super) struct Driver<S> {
     /// Writing has failed: what can still be read comes before the loss.
     broken: Option<String>,
     outbox: VecDeque<Message>,
+    /// What comes out of the state machine in one exchange; empty between them.
+    transmits: Vec<Transmit>,
+    news: Vec<News>,
+    wakers: Vec<Waker>,
     /// The state machine had nothing more to say.
     drained: bool,
     needs_flush: bool,
@@ -137,6 +141,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             lost: None,
             broken: None,
             outbox: VecDeque::with_capacity(WRITE_MESSAGES),
+            transmits: Vec::with_capacity(WRITE_MESSAGES),
+            news: Vec::new(),
+            wakers: Vec::new(),
             drained: false,
             needs_flush: false,
             ping_unflushed: false,
@@ -214,9 +221,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let now = clock::now();
         let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline.into_std() <= now);
         let (timeout, blocked, restart) = (due(self.deadline), due(self.blocked_until), due(self.restart_at));
-        let mut transmits = Vec::new();
-        let mut news = Vec::new();
-        let mut wakers = Vec::new();
+        let mut transmits = std::mem::take(&mut self.transmits);
+        let mut news = std::mem::take(&mut self.news);
+        let mut wakers = std::mem::take(&mut self.wakers);
         let mut ping = false;
         // What may be slow to drop, or call back, is dropped outside the lock.
         let mut old = None;
@@ -270,17 +277,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.deadline = deadline.map(Instant::from_std);
             self.wants_messages = state.proto.wants_messages();
             self.probe_timeout = state.proto.probe_timeout();
-            state.driver = Some(cx.waker().clone());
+            match &mut state.driver {
+                Some(driver) => driver.clone_from(cx.waker()),
+                driver => *driver = Some(cx.waker().clone()),
+            }
         }
         drop(old);
-        wakers.into_iter().for_each(Waker::wake);
-        for news in news {
-            match news {
+        wakers.drain(..).for_each(Waker::wake);
+        self.wakers = wakers;
+        for told in news.drain(..) {
+            match told {
                 News::Event(event) => self.tell(event),
                 News::Lost(cause) => self.tell_loss(cause),
             }
         }
-        for transmit in transmits {
+        self.news = news;
+        for transmit in transmits.drain(..) {
             self.outbox.push_back(match transmit {
                 Transmit::Text(text) => Message::text(text.as_str()),
                 Transmit::Binary(frame) => {
@@ -290,6 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             });
         }
+        self.transmits = transmits;
         if !matches!(self.link, Link::Open(_)) {
             // Hashed and kept, so that they can be sent again.
             self.outbox.clear();

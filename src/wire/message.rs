@@ -164,7 +164,13 @@ impl Draft {
     /// Starts a message with room for `payload_capacity` bytes.
     #[must_use]
     pub fn new(header: &Header, payload_capacity: usize) -> Self {
-        let mut buffer = BytesMut::with_capacity(PAYLOAD_OFFSET + payload_capacity);
+        Self::within(BytesMut::with_capacity(PAYLOAD_OFFSET + payload_capacity), header)
+    }
+
+    /// Starts a message in an empty buffer, which grows if it has to. What is behind the message can be taken back with
+    /// [`give_back`](Self::give_back).
+    #[must_use]
+    pub fn within(mut buffer: BytesMut, header: &Header) -> Self {
         buffer.put_u32(HEADER_LEN as u32);
         let mut kind = [b' '; 32];
         let text = header.kind.as_str().as_bytes();
@@ -185,6 +191,12 @@ impl Draft {
     /// The buffer, to append payload to. What is before [`PAYLOAD_OFFSET`] belongs to the header.
     pub fn payload_mut(&mut self) -> &mut BytesMut {
         &mut self.buffer
+    }
+
+    /// Gives back the room behind what is written so far: nothing can be appended without a copy any more.
+    #[must_use]
+    pub fn give_back(&mut self) -> BytesMut {
+        self.buffer.split_off(self.buffer.len())
     }
 
     /// Bytes of header and payload written so far.

@@ -22,6 +22,7 @@ use super::{
     outgoing::Outgoing,
     port::Port,
     reconnect::Reconnect,
+    slab::Slab,
     timer::{Timer, TimerTable},
 };
 use crate::wire::{AgentFeatures, PayloadKind, SequenceNumber};
@@ -43,6 +44,10 @@ pub struct Session {
     resumed_unsaid: bool,
     incoming: Incoming,
     outgoing: Outgoing,
+    /// Memory of messages that are kept until they are acknowledged.
+    messages: Slab,
+    /// Memory of acknowledgements, which are gone once they are written.
+    acknowledgements: Slab,
     /// Sequenced messages that are not stream data; few, and not held by the window.
     control: VecDeque<(PayloadKind, Bytes)>,
     /// Messages whose retransmission has fallen due.
@@ -150,6 +155,8 @@ impl Session {
         Self {
             random: fastrand::Rng::with_seed(config.seed),
             outgoing: Outgoing::new(&config.budget),
+            messages: Slab::default(),
+            acknowledgements: Slab::default(),
             parked: config.budget.parked(),
             config,
             origin: now,

@@ -7,9 +7,7 @@ use bytes::Bytes;
 use super::{Ending, Open, Phase, Session, Shield};
 use crate::{
     proto::{Cause, CloseReason, Event, Inbound, Initiator, Mode, handshake::Agreed, limits, port::Port, timer::Timer},
-    wire::{
-        Acknowledge, ChannelClosed, DecodeError, FlagKind, Message, MessageKind, PayloadKind, SequenceNumber, from_json,
-    },
+    wire::{Acknowledge, ChannelClosed, DecodeError, FlagKind, Message, MessageKind, PayloadKind, from_json},
 };
 
 /// How texts begin that come from the agent and not from the service (`proto-notes/control-plane.md#errors`).
@@ -122,12 +120,14 @@ impl Session {
 
     fn acknowledge(&mut self, now: Instant, payload: &Bytes) {
         // An acknowledgement that cannot be read is as good as lost.
-        let Ok(body) = Acknowledge::decode(payload) else { return };
-        let sequence = SequenceNumber(body.sequence);
+        let Ok(sequence) = Acknowledge::decode_sequence(payload) else { return };
         self.outgoing.sign_of_life();
         self.unpause();
         if !self.outgoing.acknowledged(now, sequence) {
             return;
+        }
+        if self.outgoing.unacked() == 0 {
+            self.messages.rest();
         }
         let Phase::Open(open) = &mut self.phase else { return };
         open.port.acknowledged(now, sequence);

@@ -125,9 +125,11 @@ impl Session {
         let kind = open.port.output()?;
         let sequence = self.outgoing.next_sequence();
         let header = self.header(now, MessageKind::InputStreamData, kind, sequence, Flags::NONE);
-        let mut draft = Draft::new(&header, self.config.max_payload);
-        let Phase::Open(open) = &mut self.phase else { return None };
-        open.port.fill(now, sequence, draft.payload_mut(), self.config.max_payload);
+        let mut draft = self.messages.draft(&header, self.config.max_payload);
+        if let Phase::Open(open) = &mut self.phase {
+            open.port.fill(now, sequence, draft.payload_mut(), self.config.max_payload);
+        }
+        self.messages.finish(&mut draft);
         // A stream that ended while it waited for its turn leaves nothing, and an empty message must not be sent: the
         // references cannot even write one.
         (draft.payload_len() > 0).then(|| self.keep(now, draft))
@@ -145,8 +147,9 @@ impl Session {
     fn sequenced(&mut self, now: Instant, kind: PayloadKind, payload: &[u8]) -> Transmit {
         let sequence = self.outgoing.next_sequence();
         let header = self.header(now, MessageKind::InputStreamData, kind, sequence, Flags::NONE);
-        let mut draft = Draft::new(&header, payload.len());
+        let mut draft = self.messages.draft(&header, payload.len());
         draft.payload_mut().put_slice(payload);
+        self.messages.finish(&mut draft);
         self.keep(now, draft)
     }
 
@@ -158,9 +161,10 @@ impl Session {
     fn acknowledgement(&mut self, now: Instant, receipt: Receipt) -> Draft {
         let header =
             self.header(now, MessageKind::Acknowledge, PayloadKind::Undefined, SequenceNumber::ZERO, Flags::SYN_FIN);
-        let mut draft = Draft::new(&header, ACKNOWLEDGEMENT);
+        let mut draft = self.acknowledgements.draft(&header, ACKNOWLEDGEMENT);
         let kind = MessageKind::OutputStreamData;
         Acknowledge::encode_into(draft.payload_mut(), kind.as_str(), receipt.id, receipt.sequence);
+        self.acknowledgements.finish(&mut draft);
         draft
     }
 
