@@ -22,8 +22,8 @@ use ssmfwd::{
     aws::{Aws, AwsOptions},
     emulator::{Action, AgentKind, Emulator, EmulatorConfig},
     session::{
-        self, BoxFuture, ControlPlane, Dial, DialError, Dialer, Session, SessionOptions, StartRequest, StreamUrl,
-        Transport,
+        self, Ahead, BoxFuture, ControlPlane, Dial, DialError, Dialer, Session, SessionOptions, StartRequest,
+        StreamUrl, Transport,
     },
     wire::smux::HEADER_LEN,
 };
@@ -173,13 +173,18 @@ struct TimedDialer {
 impl Dial for TimedDialer {
     type Io = Transport;
 
+    fn connect_ahead<'a>(&'a self, control: &'a dyn ControlPlane) -> BoxFuture<'a, Option<Ahead<Transport>>> {
+        self.dialer.connect_ahead(control)
+    }
+
     fn dial<'a>(
         &'a self,
         control: &'a dyn ControlPlane,
         url: &'a StreamUrl,
+        ahead: Option<Ahead<Transport>>,
     ) -> BoxFuture<'a, Result<session::Dialled<Transport>, DialError>> {
         Box::pin(async move {
-            let dialled = self.dialer.dial(control, url).await?;
+            let dialled = self.dialer.dial(control, url, ahead).await?;
             self.flow.open();
             Ok(dialled)
         })

@@ -9,8 +9,8 @@ use http::{HeaderName, HeaderValue, uri::Authority};
 
 use super::{Aws, credentials, errors::Call, sign, stream_url};
 use crate::session::{
-    BoxFuture, ControlError, ControlErrorKind, ControlPlane, Grant, QueryForm, SessionId, StartRequest, StreamUrl,
-    Token,
+    BoxFuture, ControlError, ControlErrorKind, ControlPlane, Gateway, Grant, QueryForm, SessionId, StartRequest,
+    StreamUrl, Token,
 };
 
 impl ControlPlane for Aws {
@@ -24,6 +24,10 @@ impl ControlPlane for Aws {
 
     fn terminate<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<(), ControlError>> {
         Box::pin(self.terminate_session(session))
+    }
+
+    fn gateway(&self) -> BoxFuture<'_, Option<Gateway>> {
+        Box::pin(async { stream_url::likely(&self.exchange.calls().await?) })
     }
 
     fn sign_upgrade<'a>(

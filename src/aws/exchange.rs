@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -24,6 +24,7 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_types::{DateTime, date_time::Format};
 use aws_types::sdk_config::SharedTimeSource;
 use http::{Uri, uri::Authority};
+use tokio::sync::watch;
 
 /// A clock that is further off has other troubles (no certificate is valid), and a `Date` that is further off is more
 /// likely a proxy's invention.
@@ -40,8 +41,16 @@ pub(super) struct Exchange {
 struct Seen {
     /// Seconds that the service's clock is ahead of ours.
     skew: AtomicI64,
-    /// Host and port of the last request.
-    endpoint: Mutex<Option<Authority>>,
+    /// Where the last request went.
+    endpoint: watch::Sender<Option<Endpoint>>,
+}
+
+/// Where a request went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) tls: bool,
+    /// Host and port.
+    pub(super) authority: Authority,
 }
 
 impl Exchange {
@@ -59,12 +68,21 @@ impl Exchange {
 
     /// Host and port that the last call went to.
     pub(super) fn endpoint(&self) -> Option<Authority> {
-        self.seen.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen.endpoint.borrow().as_ref().map(|endpoint| endpoint.authority.clone())
+    }
+
+    /// The same with the first call that is made, as soon as its endpoint is known.
+    pub(super) async fn calls(&self) -> Option<Endpoint> {
+        let mut endpoint = self.seen.endpoint.subscribe();
+        endpoint.wait_for(Option::is_some).await.ok()?.clone()
     }
 
     fn sent_to(&self, uri: &str) {
-        let endpoint = uri.parse::<Uri>().ok().and_then(|uri| uri.into_parts().authority);
-        *self.seen.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
+        let endpoint = uri.parse::<Uri>().ok().and_then(|uri| {
+            let tls = uri.scheme_str() == Some("https");
+            Some(Endpoint { tls, authority: uri.into_parts().authority? })
+        });
+        self.seen.endpoint.send_replace(endpoint);
     }
 
     fn answered_at(&self, date: &str) {

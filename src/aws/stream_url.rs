@@ -4,8 +4,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::partition;
-use crate::session::StreamUrl;
+use super::{exchange::Endpoint, partition};
+use crate::session::{Gateway, StreamUrl};
 
 /// Checks a StreamUrl against the rule: a host of Session Manager over TLS at port 443. If the SSM endpoint is not one
 /// of AWS's, its own host will do too, at any port, and without TLS if it is this machine.
@@ -35,6 +35,21 @@ pub(super) fn check(url: &StreamUrl, endpoint: Option<&str>) -> Result<(), &'sta
         return Err("its port is not 443");
     }
     Ok(())
+}
+
+/// Where the data channels of an endpoint most likely are: `ssmmessages` in place of `ssm`; or for an endpoint that is
+/// not AWS's, the same place. Of a VPC endpoint nothing can be guessed.
+pub(super) fn likely(endpoint: &Endpoint) -> Option<Gateway> {
+    let Endpoint { tls, authority } = endpoint;
+    let host = authority.host().to_ascii_lowercase();
+    let default = if *tls { 443 } else { 80 };
+    if !partition::owns(&host) {
+        let port = authority.port_u16().unwrap_or(default);
+        return (*tls || is_loopback(&host)).then_some(Gateway { host, port, tls: *tls });
+    }
+    let service = host.strip_prefix("ssm").filter(|rest| rest.starts_with('.') || rest.starts_with("-fips."))?;
+    let host = format!("ssmmessages{service}");
+    is_session_manager(&host).then_some(Gateway { host, port: 443, tls: true })
 }
 
 /// `ssmmessages[-fips].REGION.SUFFIX` or `VPCE.ssmmessages.REGION.vpce.SUFFIX`, by whole labels.
@@ -67,6 +82,27 @@ mod tests {
 
     fn allowed(url: &str, endpoint: Option<&str>) -> bool {
         StreamUrl::parse(url).is_ok_and(|url| check(&url, endpoint).is_ok())
+    }
+
+    #[test]
+    fn where_data_channels_are_is_guessed_where_it_can_be() {
+        for (endpoint, guess) in [
+            ("https://ssm.eu-west-1.amazonaws.com/", "wss://ssmmessages.eu-west-1.amazonaws.com:443"),
+            ("https://ssm-fips.us-east-1.amazonaws.com/", "wss://ssmmessages-fips.us-east-1.amazonaws.com:443"),
+            ("https://ssm.cn-north-1.amazonaws.com.cn/", "wss://ssmmessages.cn-north-1.amazonaws.com.cn:443"),
+            ("https://vpce-0a1b.ssm.eu-west-1.vpce.amazonaws.com/", ""),
+            ("http://127.0.0.1:8080/", "ws://127.0.0.1:8080"),
+            ("https://proxy.example:8443/", "wss://proxy.example:8443"),
+            ("http://proxy.example:8443/", ""),
+        ] {
+            let uri: http::Uri = endpoint.parse().expect("a URI");
+            let tls = uri.scheme_str() == Some("https");
+            let authority = uri.into_parts().authority.expect("a host");
+            let guessed = likely(&Endpoint { tls, authority }).map_or_else(String::new, |gateway| {
+                format!("{}://{}:{}", if gateway.tls { "wss" } else { "ws" }, gateway.host, gateway.port)
+            });
+            assert_eq!(guessed, guess, "{endpoint}");
+        }
     }
 
     #[test]

@@ -128,13 +128,15 @@ async fn connector(plan: &mut Plan) -> Result<SessionConnector, Report> {
     // Without --profile, the keys of the environment come first.
     let has_keys = std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|id| !id.is_empty());
     plan.access.keys_in_environment = plan.access.profile.is_none() && has_keys;
+    // A hundred and more certificates are read meanwhile.
+    let dialer = tokio::task::spawn_blocking(Dialer::new);
     let Ok(control) = time::timeout(plan.connect_timeout, control_plane(&plan.access)).await else {
         return Err(Report::new(Exit::Failure, "the AWS configuration could not be read in time"));
     };
     let control = control.map_err(|error| Report::configuration(&error, &plan.access))?;
     plan.access.region = Some(control.region().to_owned());
     plan.access.profile = control.profile().map(str::to_owned);
-    let dialer = Dialer::new().map_err(|error| {
+    let dialer = dialer.await.map_err(std::io::Error::other).flatten().map_err(|error| {
         Report::new(Exit::Failure, "cannot load the trusted roots of this machine").caused_by(&error)
     })?;
     let options = SessionOptions {

@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use super::{
     ConnectError, ControlPlane, Dial, Grant, Health, Mode, OpenError, SessionEvent, SessionId, SessionOptions,
-    StartRequest, Stream, Token, clock,
+    StartRequest, Stream, Token,
+    ahead::meanwhile,
+    clock,
     driver::{Driver, Ended, Reconnect},
     reconnector::Reconnector,
     shared::{Shared, Status},
@@ -65,14 +67,16 @@ impl Session {
         cancel: CancellationToken,
     ) -> Result<Self, ConnectError> {
         let deadline = Instant::now() + options.connect_timeout;
-        let grant = start(&control, request, &options, deadline, &cancel).await?;
+        let starting = start(&control, request, &options, deadline, &cancel);
+        let (grant, ahead) = meanwhile(starting, dialer.connect_ahead(&*control)).await;
+        let grant = grant?;
         tracing::debug!(session = %grant.session_id, url = %grant.url, "session started");
         options.tell(SessionEvent::Started(grant.session_id.clone()));
         let unowned = Unowned::new(&control, &grant.session_id, &options);
         let dialled = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(ConnectError::Cancelled),
-            dialled = timeout_at(deadline, dialer.dial(&*control, &grant.url)) => match dialled {
+            dialled = timeout_at(deadline, dialer.dial(&*control, &grant.url, ahead)) => match dialled {
                 Ok(dialled) => dialled.map_err(ConnectError::Dial),
                 Err(_) => Err(ConnectError::TimedOut(options.connect_timeout)),
             },

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, future::Future, pin::Pin};
 
 use http::{HeaderName, HeaderValue};
 
-use super::StreamUrl;
+use super::{Gateway, StreamUrl};
 pub use crate::proto::Token;
 
 /// A future on the heap, for a trait that is used as an object.
@@ -64,6 +64,12 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// Ends a session. Ending one that is over is not an error.
     fn terminate<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<(), ControlError>>;
+
+    /// Where the data channel that the present call asks for will most likely be, as soon as that can be told: so that a
+    /// connection is there when its StreamUrl comes. `None` if nothing is known.
+    fn gateway(&self) -> BoxFuture<'_, Option<Gateway>> {
+        Box::pin(std::future::ready(None))
+    }
 
     /// Headers that sign the websocket upgrade, made afresh for every dial. Never called for presigned URLs.
     /// Empty when there are no credentials to sign with.

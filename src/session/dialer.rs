@@ -25,7 +25,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    BoxFuture, ControlError, ControlPlane, QueryForm, StreamUrl,
+    Ahead, BoxFuture, ControlError, ControlPlane, Gateway, QueryForm, StreamUrl,
     race::{in_turn, race},
     transport::Transport,
 };
@@ -106,6 +106,14 @@ struct Known {
     passed_over: usize,
 }
 
+/// A connection to one of a gateway's addresses.
+struct Reached {
+    address: SocketAddr,
+    transport: Transport,
+    /// How many addresses are to be passed over next time if this one is no good.
+    others_first: usize,
+}
+
 /// How an upgrade is authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Authentication {
@@ -127,23 +135,45 @@ pub trait Dial: Send + Sync + 'static {
     /// What the websocket runs over.
     type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// Opens a websocket. Dropping the future gives the attempt up.
+    /// Connects to where [`ControlPlane::gateway`] says; `None` if it says nothing, or that is to no avail. Dropping the
+    /// future gives the attempt up.
+    fn connect_ahead<'a>(&'a self, _: &'a dyn ControlPlane) -> BoxFuture<'a, Option<Ahead<Self::Io>>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    /// Opens a websocket, over the connection that was opened ahead if it leads there. Dropping the future gives the
+    /// attempt up.
     fn dial<'a>(
         &'a self,
         control: &'a dyn ControlPlane,
         url: &'a StreamUrl,
+        ahead: Option<Ahead<Self::Io>>,
     ) -> BoxFuture<'a, Result<Dialled<Self::Io>, DialError>>;
 }
 
 impl Dial for Dialer {
     type Io = Transport;
 
+    fn connect_ahead<'a>(&'a self, control: &'a dyn ControlPlane) -> BoxFuture<'a, Option<Ahead<Transport>>> {
+        Box::pin(async {
+            let gateway = control.gateway().await?;
+            match self.reach(&gateway).await {
+                Ok(Reached { address, transport, .. }) => Some(Ahead { gateway, address, io: transport }),
+                Err(error) => {
+                    tracing::debug!(host = gateway.host, %error, "not connected ahead");
+                    None
+                }
+            }
+        })
+    }
+
     fn dial<'a>(
         &'a self,
         control: &'a dyn ControlPlane,
         url: &'a StreamUrl,
+        ahead: Option<Ahead<Transport>>,
     ) -> BoxFuture<'a, Result<Dialled<Transport>, DialError>> {
-        Box::pin(self.open(control, url))
+        Box::pin(self.open(control, url, ahead))
     }
 }
 
@@ -183,8 +213,14 @@ impl Dialer {
 
     /// Opens a websocket. A 403 is tried again with the other reading of `+` in the query if there is one, then without
     /// a signature; presigned URLs carry their own and are tried once.
-    async fn open(&self, control: &dyn ControlPlane, url: &StreamUrl) -> Result<Dialled<Transport>, DialError> {
+    async fn open(
+        &self,
+        control: &dyn ControlPlane,
+        url: &StreamUrl,
+        ahead: Option<Ahead<Transport>>,
+    ) -> Result<Dialled<Transport>, DialError> {
         let host = format!("{}:{}", url.host(), url.port());
+        let mut ahead = ahead.filter(|ahead| ahead.gateway.serves(url));
         let mut signature_refused = false;
         for authentication in self.attempts(url, &host) {
             let headers = match authentication {
@@ -195,7 +231,7 @@ impl Dialer {
             let signed = !headers.is_empty();
             let last = authentication != Authentication::Unsigned && !signed;
             tracing::debug!(%host, ?authentication, "dialling");
-            match self.attempt(url, &host, headers).await {
+            match self.attempt(url, &host, headers, ahead.take()).await {
                 Ok(websocket) => {
                     tracing::debug!(%host, signed, "websocket open");
                     if !url.is_presigned() && !last {
@@ -240,38 +276,48 @@ impl Dialer {
         url: &StreamUrl,
         host: &str,
         headers: Vec<(http::HeaderName, HeaderValue)>,
+        ahead: Option<Ahead<Transport>>,
     ) -> Result<WebSocketStream<Transport>, DialError> {
         let request = upgrade_request(url, headers)
             .map_err(|error| DialError::Upgrade { host: host.to_owned(), message: error.to_string() })?;
-        let name = url.host().trim_start_matches('[').trim_end_matches(']');
-        let tls_error = |error| DialError::Tls { host: host.to_owned(), source: io::Error::other(error) };
-        let server = url.is_tls().then(|| ServerName::try_from(name.to_owned())).transpose().map_err(tls_error)?;
-        let passed_over = self.known(host, |known| known.passed_over);
-        // So that those not reached yet, or not at fault, come first next time.
-        let pass_over = |more| self.known(host, |known| known.passed_over = passed_over.wrapping_add(more));
+        if let Some(Ahead { address, io, .. }) = ahead {
+            match upgrade(request.clone(), address, io, host).await {
+                // It may have been closed because nothing came: no fault of the gateway's.
+                Err(DialError::Upgrade { message, .. }) => tracing::debug!(%host, message, "connected ahead in vain"),
+                upgraded => return upgraded,
+            }
+        }
+        let gateway = Gateway { host: url.host().to_owned(), port: url.port(), tls: url.is_tls() };
+        let Reached { address, transport, others_first } = self.reach(&gateway).await?;
+        let upgraded = upgrade(request, address, transport, host).await;
+        if let Err(DialError::Upgrade { .. }) = &upgraded {
+            self.known(host, |known| known.passed_over = others_first);
+        }
+        upgraded
+    }
 
-        let found = timeout(LOOKUP, lookup_host((name, url.port()))).await;
+    /// TCP and TLS to the first address that answers.
+    async fn reach(&self, gateway: &Gateway) -> Result<Reached, DialError> {
+        let host = &format!("{}:{}", gateway.host, gateway.port);
+        let name = gateway.host.trim_start_matches('[').trim_end_matches(']');
+        let tls_error = |error| DialError::Tls { host: host.clone(), source: io::Error::other(error) };
+        let server = gateway.tls.then(|| ServerName::try_from(name.to_owned())).transpose().map_err(tls_error)?;
+        let passed_over = self.known(host, |known| known.passed_over);
+
+        let found = timeout(LOOKUP, lookup_host((name, gateway.port))).await;
         let found = found
             .unwrap_or_else(|_| Err(late("the name was not resolved", LOOKUP)))
-            .map_err(|source| DialError::Connect { host: host.to_owned(), source })?;
+            .map_err(|source| DialError::Connect { host: host.clone(), source })?;
         let addresses = in_turn(found, passed_over);
         tracing::trace!(%host, ?addresses, "connecting");
         let raced = race(&addresses, |address| self.connect(address, server.clone(), host)).await;
         let (address, transport) = raced.map_err(|failures| {
-            pass_over(failures.len());
+            // So that those not reached yet come first next time.
+            self.known(host, |known| known.passed_over = passed_over.wrapping_add(failures.len()));
             all_failed(host, failures)
         })?;
-        let upgrade = client_async_with_config(request, transport, Some(websocket_config()));
-        let message = match timeout(UPGRADE, upgrade).await {
-            Ok(Ok((websocket, _))) => return Ok(websocket),
-            Ok(Err(tungstenite::Error::Http(response))) => {
-                return Err(DialError::Refused { host: host.to_owned(), status: response.status().as_u16() });
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("{address}: {}", late("no answer", UPGRADE)),
-        };
-        pass_over(addresses.iter().take_while(|tried| **tried != address).count() + 1);
-        Err(DialError::Upgrade { host: host.to_owned(), message })
+        let tried = addresses.iter().take_while(|tried| **tried != address).count() + 1;
+        Ok(Reached { address, transport, others_first: passed_over.wrapping_add(tried) })
     }
 
     /// TCP and TLS to one address.
@@ -292,6 +338,25 @@ impl Dialer {
         let tls = timeout_at(until, tls).await.unwrap_or_else(|_| Err(late("no answer", PER_ADDRESS)));
         tls.map(Transport::tls).map_err(|source| DialError::Tls { host: host.to_owned(), source })
     }
+}
+
+/// Asks for a websocket on a connection.
+async fn upgrade(
+    request: Request<()>,
+    address: SocketAddr,
+    transport: Transport,
+    host: &str,
+) -> Result<WebSocketStream<Transport>, DialError> {
+    let upgrade = client_async_with_config(request, transport, Some(websocket_config()));
+    let message = match timeout(UPGRADE, upgrade).await {
+        Ok(Ok((websocket, _))) => return Ok(websocket),
+        Ok(Err(tungstenite::Error::Http(response))) => {
+            return Err(DialError::Refused { host: host.to_owned(), status: response.status().as_u16() });
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("{address}: {}", late("no answer", UPGRADE)),
+    };
+    Err(DialError::Upgrade { host: host.to_owned(), message })
 }
 
 fn late(what: &str, limit: Duration) -> io::Error {
@@ -345,105 +410,4 @@ impl DialError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::error::Error;
-
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-    };
-
-    use super::*;
-
-    fn address(last: u8) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, last], 443))
-    }
-
-    fn failure(tls: bool, text: &str) -> DialError {
-        let (host, source) = ("gateway:443".to_owned(), io::Error::new(io::ErrorKind::TimedOut, text));
-        if tls { DialError::Tls { host, source } } else { DialError::Connect { host, source } }
-    }
-
-    #[test]
-    fn of_many_failures_the_one_that_got_furthest_is_told() {
-        let (tcp, tls) = (|text| failure(false, text), |text| failure(true, text));
-        for (failures, text, cause) in [
-            (vec![], "cannot connect to gateway:443", "the name has no address"),
-            (vec![(address(1), tcp("refused"))], "cannot connect to gateway:443", "refused"),
-            (
-                vec![(address(1), tcp("no route")), (address(3), tcp("refused")), (address(2), tcp("late"))],
-                "cannot connect to gateway:443",
-                "10.0.0.2:443: late (3 addresses were tried)",
-            ),
-            (
-                vec![(address(1), tls("expired")), (address(3), tls("unknown issuer")), (address(2), tcp("late"))],
-                "TLS handshake with gateway:443 failed",
-                "10.0.0.3:443: unknown issuer (3 addresses were tried)",
-            ),
-        ] {
-            let error = all_failed("gateway:443", failures);
-            assert_eq!(error.to_string(), text);
-            assert_eq!(error.source().map(ToString::to_string).as_deref(), Some(cause));
-        }
-    }
-
-    fn dialer() -> Dialer {
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth();
-        Dialer { tls: TlsConnector::from(Arc::new(config)), known: Mutex::default() }
-    }
-
-    /// A gateway that says this to whoever comes, and hangs up.
-    async fn gateway(says: &'static str) -> u16 {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        tokio::spawn(async move {
-            while let Ok((mut tcp, _)) = listener.accept().await {
-                let mut request = [0; 4096];
-                if tcp.read(&mut request).await.is_ok() {
-                    tcp.write_all(says.as_bytes()).await.ok();
-                }
-            }
-        });
-        port
-    }
-
-    /// What an attempt fails with, and how many addresses the next one passes over.
-    async fn attempt(dialer: &Dialer, scheme: &str, port: u16) -> (DialError, usize) {
-        let url = StreamUrl::parse(format!("{scheme}://127.0.0.1:{port}/")).expect("a URL");
-        let host = format!("127.0.0.1:{port}");
-        let error = dialer.attempt(&url, &host, Vec::new()).await.expect_err("no websocket");
-        (error, dialer.known(&host, |known| known.passed_over))
-    }
-
-    #[tokio::test]
-    async fn what_fails_is_passed_over_and_what_refuses_is_not() {
-        let dialer = dialer();
-        let free = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port").local_addr().expect("an address").port();
-        for failures in 1..3 {
-            let (error, passed_over) = attempt(&dialer, "ws", free).await;
-            assert!(
-                matches!(&error, DialError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
-            );
-            assert_eq!(passed_over, failures);
-        }
-
-        let broken = gateway("").await;
-        for failures in 1..3 {
-            let (error, passed_over) = attempt(&dialer, "ws", broken).await;
-            assert!(matches!(error, DialError::Upgrade { .. }), "{error:?}");
-            assert_eq!(passed_over, failures);
-        }
-
-        let (error, passed_over) = attempt(&dialer, "wss", gateway("no TLS at all").await).await;
-        assert!(matches!(error, DialError::Tls { .. }), "{error:?}");
-        assert_eq!(passed_over, 1);
-
-        let refuses = gateway("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await;
-        let (error, passed_over) = attempt(&dialer, "ws", refuses).await;
-        assert_eq!((error.status(), passed_over), (Some(StatusCode::FORBIDDEN), 0));
-    }
-}
+mod tests;

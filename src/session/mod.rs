@@ -3,6 +3,7 @@
 //!
 //! What is not here: protocol rules (`crate::proto`), the AWS SDK (`crate::aws`), listeners (`crate::forward`).
 
+mod ahead;
 mod clock;
 mod connection;
 pub mod control;
@@ -19,6 +20,7 @@ mod stream_url;
 mod transport;
 mod wake;
 
+pub use ahead::{Ahead, Gateway};
 pub use connection::Session;
 pub use control::{
     BoxFuture, ControlError, ControlErrorKind, ControlPlane, Grant, QueryForm, SessionId, StartRequest, Token,

@@ -9,6 +9,7 @@ use tokio_tungstenite::WebSocketStream;
 
 use super::{
     ControlError, ControlErrorKind, ControlPlane, Dial, DialError, SessionEvent, SessionId, SessionOptions, Token,
+    ahead::meanwhile,
 };
 
 /// How long ResumeSession may take, whatever the control plane does: ours waits for credentials and for the answer for
@@ -54,7 +55,9 @@ impl<D: Dial> Reconnector<D> {
         let (session, options) = (self.session.clone(), self.options.clone());
         Box::pin(async move {
             tracing::debug!(%session, "ResumeSession");
-            let grant = match timeout(RESUME, control.resume(&session)).await {
+            let resuming = timeout(RESUME, control.resume(&session));
+            let (resumed, ahead) = meanwhile(resuming, dialer.connect_ahead(&*control)).await;
+            let grant = match resumed {
                 Ok(Ok(Some(grant))) => grant,
                 Ok(Ok(None)) => return Attempt::Over,
                 // A captive portal answers anything, and passes too.
@@ -64,7 +67,7 @@ impl<D: Dial> Reconnector<D> {
                 Ok(Err(error)) => return Attempt::Denied(Failure::control(&error)),
                 Err(_) => return Attempt::Failed(Failure::late("ResumeSession was not answered", RESUME)),
             };
-            match timeout(DIAL, dialer.dial(&*control, &grant.url)).await {
+            match timeout(DIAL, dialer.dial(&*control, &grant.url, ahead)).await {
                 Ok(Ok(dialled)) => {
                     if dialled.fell_back_to_unsigned {
                         options.tell(SessionEvent::UnsignedUpgrade);

@@ -6,7 +6,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use ssmfwd::session::{BoxFuture, ControlPlane, Dial, DialError, Dialled, QueryForm, StreamUrl, websocket_config};
+use ssmfwd::session::{
+    Ahead, BoxFuture, ControlPlane, Dial, DialError, Dialled, QueryForm, StreamUrl, websocket_config,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, duplex},
     sync::mpsc,
@@ -81,6 +83,7 @@ impl Dial for MemoryDialer {
         &'a self,
         control: &'a dyn ControlPlane,
         url: &'a StreamUrl,
+        _: Option<Ahead<Self::Io>>,
     ) -> BoxFuture<'a, Result<Dialled<Self::Io>, DialError>> {
         Box::pin(async move {
             let _dropped = Dropped(Arc::clone(&self.dials().dropped));
