@@ -55,6 +55,9 @@ pub struct EmulatorConfig {
     /// Round-trip time that the client sees: half of it is added to each relayed message in either direction.
     #[serde(rename = "rtt_ms", with = "millis")]
     pub rtt: Duration,
+    /// What the client's link carries in either direction, bytes of messages per second; all sessions share it. Messages
+    /// beyond it wait in a deep queue in front of it. `None`, or 0: no limit.
+    pub link_bytes_per_second: Option<u64>,
     /// Faults of relayed messages.
     pub faults: Faults,
     /// Largest payload that the gateway takes from a client, and what it does about a larger one.
@@ -93,6 +96,9 @@ pub struct EmulatorConfig {
 
     /// Which websocket upgrades are accepted.
     pub upgrade: UpgradePolicy,
+    /// A first message whose ids are not UUIDs, as those of the genuine programs are, is accepted: whether the service
+    /// minds is not known, and there are clients that send others.
+    pub any_ids: bool,
     /// API operations answered with `AccessDeniedException`; `OpenDataChannel` stands for the signed upgrade.
     pub denied: Vec<String>,
     /// Whether the credentials have expired.
@@ -127,6 +133,7 @@ impl Default for EmulatorConfig {
             refuse_early: None,
             swallow_early: None,
             rtt: Duration::ZERO,
+            link_bytes_per_second: None,
             faults: Faults::default(),
             payload_cap: None,
             rate_cap: None,
@@ -139,6 +146,7 @@ impl Default for EmulatorConfig {
             outage: false,
             blackhole: false,
             upgrade: UpgradePolicy::Signed,
+            any_ids: false,
             denied: Vec::new(),
             expired_credentials: false,
             throttle: 0,
@@ -388,11 +396,12 @@ mod tests {
     fn a_patch_merges_objects_and_replaces_the_rest() {
         let config = EmulatorConfig { faults: Faults { drop: 1.0, ..Faults::default() }, ..EmulatorConfig::default() };
         let patch = json!({
-            "rtt_ms": 50, "faults": {"reorder": 2}, "bye_every_ms": 1000, "agent": "ideal",
+            "rtt_ms": 50, "link_bytes_per_second": 2_500_000, "faults": {"reorder": 2}, "bye_every_ms": 1000, "agent": "ideal",
             "payload_cap": {"bytes": 2048, "then": "reset"}, "rate_cap": {"per_second": 900, "counting": "all"},
         });
         let patched = config.patched(&patch).expect("known fields");
         assert_eq!(patched.rtt, Duration::from_millis(50));
+        assert_eq!(patched.link_bytes_per_second, Some(2_500_000));
         assert_eq!((patched.faults.drop, patched.faults.reorder), (1.0, 2.0));
         assert_eq!(patched.bye_every, Some(Duration::from_secs(1)));
         assert_eq!(patched.payload_cap, Some(PayloadCap { bytes: 2048, then: Oversize::Reset }));

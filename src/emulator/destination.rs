@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io,
+    io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -29,6 +29,8 @@ use super::{
 
 /// Most bytes of one read: what Go's copy loop takes at once.
 const READ_SIZE: usize = 32 << 10;
+/// Most pieces of one write.
+const WRITE_PIECES: usize = 64;
 /// How long a destination may take to accept what was written before its session ended.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
@@ -217,6 +219,7 @@ impl Destination {
 /// The session ends: connections close, but what was written still has a while to leave.
 impl Drop for Destinations {
     fn drop(&mut self) {
+        self.flush();
         self.open.clear();
         let mut tasks = std::mem::take(&mut self.tasks);
         let flush = async move {
@@ -294,24 +297,42 @@ async fn write_all(
     report: impl Fn(DestinationEvent),
 ) {
     let mut broken = false;
-    while let Some(batch) = queue.recv().await {
-        for mut data in batch {
-            while data.has_remaining() {
-                // After a failure data is counted and thrown away, so that the agent does not wait for it.
-                let written = if broken { Ok(data.len()) } else { writer.write(&data).await };
-                match written {
-                    Ok(1..) => {}
-                    Ok(0) | Err(_) => {
-                        broken = true;
-                        report(DestinationEvent::Eof);
-                        continue;
-                    }
-                }
-                let written = written.unwrap_or_default();
-                data.advance(written);
-                report(DestinationEvent::Written(written));
+    while let Some(mut batch) = queue.recv().await {
+        advance(&mut batch, 0); // a batch begins with something to write
+        while !batch.is_empty() {
+            // After a failure data is counted and thrown away, so that the agent does not wait for it.
+            let written = if broken { batch.iter().map(Bytes::len).sum() } else { write_some(writer, &batch).await };
+            if written == 0 {
+                broken = true;
+                report(DestinationEvent::Eof);
+                continue;
             }
+            advance(&mut batch, written);
+            report(DestinationEvent::Written(written));
         }
+    }
+}
+
+/// One write of as many pieces as the system takes at once: small messages do not cost a call each. Zero is a failure.
+async fn write_some(writer: &mut tcp::WriteHalf<'_>, batch: &VecDeque<Bytes>) -> usize {
+    let mut slices = [IoSlice::new(&[]); WRITE_PIECES];
+    let count = batch.len().min(WRITE_PIECES);
+    for (slice, piece) in slices.iter_mut().zip(batch) {
+        *slice = IoSlice::new(piece);
+    }
+    writer.write_vectored(&slices[..count]).await.unwrap_or(0)
+}
+
+/// Takes what was written off a batch.
+fn advance(batch: &mut VecDeque<Bytes>, mut written: usize) {
+    while let Some(piece) = batch.front_mut() {
+        let taken = written.min(piece.len());
+        piece.advance(taken);
+        written -= taken;
+        if piece.has_remaining() {
+            return;
+        }
+        batch.pop_front();
     }
 }
 
@@ -356,6 +377,17 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_written_leaves_the_batch_and_empty_pieces_with_it() {
+        let mut batch: VecDeque<_> = ["ab", "", "cde", "f"].map(|text| Bytes::from_static(text.as_bytes())).into();
+        advance(&mut batch, 3);
+        assert_eq!(batch, ["de", "f"]);
+        advance(&mut batch, 2);
+        assert_eq!(batch, ["f"]);
+        advance(&mut batch, 1);
+        assert!(batch.is_empty());
+    }
 
     #[test]
     fn destinations_are_named_whole_or_by_host_or_port() {

@@ -114,7 +114,7 @@ async fn admit(
         return violation("the first message has another schema version than 1.0");
     }
     let uuids = [Some(&open.request_id), open.client_id.as_ref()];
-    if uuids.into_iter().flatten().any(|id| uuid::Uuid::try_parse(id).is_err()) {
+    if !service.config().any_ids && uuids.into_iter().flatten().any(|id| uuid::Uuid::try_parse(id).is_err()) {
         return violation("the first message has an id that is not a UUID");
     }
     match service.admit(session, &open.token_value, cell) {

@@ -30,6 +30,7 @@ mod gateway;
 mod instance;
 mod interval;
 mod line;
+mod link_rate;
 mod mailbox;
 mod meter;
 mod network;

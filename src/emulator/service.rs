@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     Action, EmulatorConfig, EmulatorState, EndedBy, FailureKind, Operation, SessionState, clock, failure,
+    link_rate::ClientLink,
     mailbox::{Event, Inbox},
     network::{Network, Weather},
     worker::{self, Assignment},
@@ -28,6 +29,7 @@ pub(super) struct Service {
     state: watch::Sender<EmulatorState>,
     registry: Mutex<Registry>,
     network: Arc<Network>,
+    client_link: ClientLink,
     runtime: tokio::runtime::Handle,
 }
 
@@ -85,6 +87,7 @@ impl Service {
             registry: Mutex::new(Registry::new(config.seed)),
             config: RwLock::new(Arc::new(config)),
             network,
+            client_link: ClientLink::default(),
             runtime,
         })
     }
@@ -114,6 +117,10 @@ impl Service {
 
     pub(super) fn network(&self) -> &Arc<Network> {
         &self.network
+    }
+
+    pub(super) fn client_link(&self) -> &ClientLink {
+        &self.client_link
     }
 
     pub(super) fn snapshot(&self) -> EmulatorState {

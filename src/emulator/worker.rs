@@ -4,9 +4,9 @@
 //! for. The websocket and the destinations are tasks; they reach this thread through its [`Inbox`].
 //!
 //! ```text
-//!            Link ──▶ inspect, caps ──▶ Line (delay, faults) ──▶ ┌───────────┐ ──▶ Destinations
-//!  websocket                                                     │ AgentCore │
-//!            Link ◀───────────────────  Line (delay, faults) ◀── └───────────┘ ◀── Destinations
+//!            Link ──▶ inspect, caps ──▶ ClientLink, Line (rate, delay, faults) ──▶ ┌───────────┐ ──▶ Destinations
+//!  websocket                                                                       │ AgentCore │
+//!            Link ◀──────────────────── ClientLink, Line (rate, delay, faults) ◀── └───────────┘ ◀── Destinations
 //! ```
 
 mod levers;
@@ -24,6 +24,7 @@ use super::{
     clock,
     destination::Destinations,
     line::{Fate, Line},
+    link_rate::Direction,
     mailbox::{Event, Inbox, Link, Outgoing, cost},
     meter::{RateMeter, Verdict},
     relay::{FromAgent, FromClient, Mint, classify, inspect},
@@ -249,7 +250,8 @@ impl Worker {
         client.paused = pause;
         self.tally.pauses += u64::from(pause);
         let message = self.mint.publication(kind);
-        self.down.send(now, self.config.one_way_delay(), message);
+        let leaves = self.leaves(now, Direction::Down, &message);
+        self.down.send(leaves, self.config.one_way_delay(), message);
     }
 
     fn client_sent(&mut self, now: Instant, link: &Arc<Link>, message: Bytes) {
@@ -297,8 +299,9 @@ impl Worker {
         if !self.agent_is_connected() {
             return link.release(charge); // as recorded: what comes while the other end is away is lost
         }
+        let leaves = self.leaves(now, Direction::Up, &message);
         let config = &self.config;
-        let fate = self.up.send_through(now, config.one_way_delay(), message, &config.faults, &mut self.rng);
+        let fate = self.up.send_through(leaves, config.one_way_delay(), message, &config.faults, &mut self.rng);
         if fate.dropped {
             link.release(charge);
         }
@@ -315,10 +318,16 @@ impl Worker {
             FromAgent::Other => {}
         }
         if self.client.is_some() {
+            let leaves = self.leaves(now, Direction::Down, &message);
             let config = &self.config;
-            let fate = self.down.send_through(now, config.one_way_delay(), message, &config.faults, &mut self.rng);
+            let fate = self.down.send_through(leaves, config.one_way_delay(), message, &config.faults, &mut self.rng);
             self.relayed(fate);
         }
+    }
+
+    /// When a message has left the client's link, where it waits its turn.
+    fn leaves(&self, now: Instant, direction: Direction, message: &Bytes) -> Instant {
+        self.service.client_link().pass(now, direction, message.len(), self.config.link_bytes_per_second)
     }
 
     /// Counts a relayed message and what the faults made of it.
@@ -350,7 +359,6 @@ impl Worker {
                 AgentOutput::Timeout(deadline) => break deadline,
             }
         };
-        self.destinations.flush();
         if self.core.crashed() {
             self.kill_agent();
         }
@@ -369,6 +377,7 @@ impl Worker {
                 self.reset_if_due(now);
                 moved += 1;
             }
+            self.destinations.flush();
             if !self.stalled() {
                 self.destinations.arm(&self.core);
             }
@@ -529,7 +538,8 @@ impl Worker {
         self.feed(now, AgentInput::Binary(message));
         if self.client.is_some() {
             let message = self.mint.channel_closed(Some(output));
-            self.down.send(now, self.config.one_way_delay(), message);
+            let leaves = self.leaves(now, Direction::Down, &message);
+            self.down.send(leaves, self.config.one_way_delay(), message);
         }
         self.kill_agent();
         self.over = true;

@@ -109,6 +109,9 @@ struct Switches {
     /// Round-trip time that the client sees, milliseconds.
     #[arg(long, default_value_t = 0, value_name = "MS", help_heading = "Gateway")]
     rtt: u64,
+    /// What the client's link carries in either direction, bytes per second; more waits in a deep queue. Sessions share it.
+    #[arg(long, value_name = "BYTES", help_heading = "Gateway")]
+    link_bytes_per_second: Option<u64>,
     /// Largest payload of a client's message, bytes; a larger one is answered by close frame 1009, a reset, or silence.
     #[arg(long, value_name = "BYTES[:close|reset|silence]", help_heading = "Gateway")]
     payload_cap: Option<PayloadCap>,
@@ -137,6 +140,9 @@ struct Switches {
     /// Accept upgrades with a signature of either form, or with none.
     #[arg(long, group = "upgrade", help_heading = "Gateway")]
     allow_unsigned: bool,
+    /// Accept a first message whose ids are not UUIDs.
+    #[arg(long, help_heading = "Gateway")]
+    any_ids: bool,
     /// Relayed messages that vanish.
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = parse_percent, help_heading = "Faults")]
     drop: f64,
@@ -236,6 +242,7 @@ impl Switches {
             refuse_early: self.refuse_early,
             swallow_early: self.swallow_early,
             rtt: Duration::from_millis(self.rtt),
+            link_bytes_per_second: self.link_bytes_per_second,
             faults: Faults {
                 drop: self.drop,
                 duplicate: self.duplicate,
@@ -251,6 +258,7 @@ impl Switches {
             cut_every: self.cut_every,
             agent_cut_every: self.agent_cut_every,
             upgrade,
+            any_ids: self.any_ids,
             denied: self.denied,
             expired_credentials: self.expired_credentials,
             throttle: self.throttle,

@@ -51,9 +51,11 @@ async fn much_data_arrives_whole_in_both_directions() {
 
 #[tokio::test]
 async fn a_refused_destination_is_told_by_flag_and_fin() {
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    // Bound, so that no other test gets the port, and not listening.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let emulator = emulator();
-    let (mut client, _) = Client::ready(&emulator, closed).await;
+    let (mut client, _) = Client::ready(&emulator, closed.local_addr().unwrap().port()).await;
     client.stream_data(STREAM, true, b"x").await;
     client.until(|client| client.stream(STREAM).1).await;
     let state = emulator.state();
@@ -225,6 +227,21 @@ async fn a_first_message_that_is_not_as_documented_closes_the_channel() {
     }
     let state = emulator.state();
     assert_eq!((state.violation_count, state.tokens_refused, state.agents), (4, 4, 0));
+}
+
+#[tokio::test]
+async fn ids_that_are_no_uuids_are_let_in_where_that_was_asked_for() {
+    let emulator = emulator();
+    emulator.configure(|config| config.any_ids = true);
+    let grant = start(&emulator, 9).await;
+    let mut websocket = upgrade(&grant.text("StreamUrl"), Form::Space).await.unwrap();
+    let id = grant.text("SessionId");
+    let first = serde_json::json!({
+        "MessageSchemaVersion": "1.0", "RequestId": "1", "ClientId": id, "TokenValue": grant.text("TokenValue"),
+    });
+    websocket.send(Frame::Text(first.to_string().into())).await.unwrap();
+    let state = soon(emulator.wait_for(|state| state.sessions[&id].websockets == 1)).await;
+    assert_eq!((state.violation_count, state.tokens_refused), (0, 0));
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use serde_json::json;
 
 use super::{
     super::{Action, ChannelState, Counting, Emulator, EmulatorConfig, Faults, Oversize, PayloadCap, RateCap},
-    client::{Client, Last, call, soon},
+    client::{Client, Last, call, http, soon},
     echo, emulator, ideal,
 };
 use crate::wire::{
@@ -155,4 +156,25 @@ async fn the_round_trip_time_is_what_the_client_sees() {
     client.until(|client| client.acknowledged.contains(&1)).await;
     let seen = super::super::clock::now() - before;
     assert!(seen >= rtt, "{seen:?}");
+}
+
+#[tokio::test]
+async fn all_sessions_share_the_clients_link() {
+    let emulator = Emulator::start(ideal()).expect("an emulator");
+    let port = echo().await;
+    let (mut one, _) = Client::ready(&emulator, port).await;
+    let (mut other, _) = Client::ready(&emulator, port).await;
+    let path = format!("{}/config", super::super::control::PATH);
+    let body = br#"{"link_bytes_per_second": 1000000}"#;
+    let changed = http(&emulator, "POST", &path, &HeaderMap::new(), body).await;
+    assert_eq!((changed.status, &changed.body["link_bytes_per_second"]), (200, &json!(1_000_000)));
+    let before = super::super::clock::now();
+    for client in [&mut one, &mut other] {
+        client.send(PayloadKind::Output, &nops(8 * 12_500)).await;
+    }
+    for client in [&mut one, &mut other] {
+        client.until(|client| client.acknowledged.contains(&1)).await;
+    }
+    let seen = super::super::clock::now() - before;
+    assert!(seen >= Duration::from_millis(200), "two messages of 100 kB in {seen:?}");
 }
