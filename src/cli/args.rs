@@ -12,16 +12,19 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use crate::proto::limits;
+use crate::{forward::Sessions, proto::limits};
 
 /// The longest time that an option takes: a day. What is meant to last longer is meant to be something else.
 const SECONDS_MAX: f64 = 86_400.0;
+
+/// More messages a second than any machine sends: what is more is a mistake.
+const MESSAGES_MAX: u32 = 1_000_000;
 
 const ABOUT: &str = "Forward local ports through AWS SSM Session Manager";
 
 const LONG_ABOUT: &str = "\
 Forward local ports through AWS SSM Session Manager, natively: no AWS CLI, no session-manager-plugin, no open inbound \
-port. Opens every FORWARD in an SSM session of its own, says when all are ready, and stays until Ctrl-C.";
+port. Opens every FORWARD in SSM sessions of its own, says when all are ready, and stays until Ctrl-C.";
 
 /// Paragraphs are one line each, wrapped to the terminal; the other lines are short enough for any.
 const MANUAL: &str = "\
@@ -107,6 +110,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "TEXT", env = "SSMFWD_REASON", hide_env_values = true)]
     pub(super) reason: Option<String>,
 
+    /// SSM sessions behind one forward, 1 to 16, each of which downloads at most about 0.7 MB/s; auto: one, and up to 4
+    /// while several connections are as fast as it goes
+    #[arg(long, value_name = "N|auto", env = "SSMFWD_SESSIONS", hide_env_values = true, default_value = "auto")]
+    #[arg(allow_negative_numbers = true)]
+    pub(super) sessions: Sessions,
+
     /// Connections of one forward at a time; others wait
     #[arg(long, value_name = "N", env = "SSMFWD_MAX_CONNECTIONS", hide_env_values = true, default_value = "1024")]
     #[arg(value_parser = connections, allow_negative_numbers = true)]
@@ -143,6 +152,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "SECONDS", env = "SSMFWD_PING_INTERVAL", hide_env_values = true, default_value = "20")]
     #[arg(value_parser = some_seconds, allow_negative_numbers = true)]
     pub(super) ping_interval: Duration,
+
+    /// Largest message that may be sent to the agent, once a trial without data has shown that it passes; 1024: no trials
+    #[arg(long, value_name = "BYTES", env = "SSMFWD_MAX_PAYLOAD", hide_env_values = true, default_value = "32768")]
+    #[arg(value_parser = payload, allow_negative_numbers = true)]
+    pub(super) max_payload: usize,
+
+    /// Data messages a second and session, as a mean; the service may drop sessions that send more than 1000; 0: no limit
+    #[arg(long, value_name = "N", env = "SSMFWD_MAX_MESSAGE_RATE", hide_env_values = true, default_value = "900")]
+    #[arg(value_parser = messages, allow_negative_numbers = true)]
+    pub(super) max_message_rate: u32,
 
     /// text: lines for people on stderr; json: events as JSON lines on stdout
     #[arg(long, value_name = "FORMAT", env = "SSMFWD_OUTPUT", hide_env_values = true, default_value = "text")]
@@ -226,6 +245,19 @@ fn connections(text: &str) -> Result<NonZeroU32, &'static str> {
     text.parse().map_err(|_| "expected a number, 1 at least")
 }
 
+fn payload(text: &str) -> Result<usize, String> {
+    let range = limits::PAYLOAD..=limits::PAYLOAD_LIMIT;
+    let payload = text.parse().ok().filter(|payload| range.contains(payload));
+    payload.ok_or_else(|| format!("expected a number of bytes, {} to {}", range.start(), range.end()))
+}
+
+fn messages(text: &str) -> Result<u32, &'static str> {
+    text.parse()
+        .ok()
+        .filter(|messages| *messages <= MESSAGES_MAX)
+        .ok_or("expected a number of messages, at most 1000000")
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..=SECONDS_MAX).contains(seconds));
     let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -263,6 +295,7 @@ mod tests {
         let args = args("1:2 -t i-0a").expect("valid arguments");
         assert_eq!(args.forwards, ["1:2"]);
         assert_eq!(args.target.as_deref(), Some("i-0a"));
+        assert_eq!(args.sessions, Sessions::Auto);
         assert_eq!(args.max_connections.get(), 1024);
         assert_eq!(args.linger, Duration::from_secs(5));
         assert_eq!(args.connect_timeout, Duration::from_secs(30));
@@ -270,6 +303,7 @@ mod tests {
         assert_eq!(args.reconnect_window, Duration::from_secs(60));
         assert_eq!(args.stall_timeout, Duration::from_secs(300));
         assert_eq!(args.keep_alive, None);
+        assert_eq!((args.max_payload, args.max_message_rate), (32_768, 900));
         assert_eq!((args.output, args.log_format), (Format::Text, Format::Text));
         assert_eq!((args.verbose, args.quiet), (0, false));
     }
@@ -278,8 +312,9 @@ mod tests {
     fn every_option_is_taken() {
         let args = args(
             "1:2 3:4 --target mi-0a --profile p --region r --endpoint-url http://h --document d --parameter a=b \
-             --parameter a=c --reason why --max-connections 7 --linger 0.5 --connect-timeout 1 --ping-interval 2 \
-             --reconnect-window 0 --stall-timeout 10 --keep-alive 0.5 --output json --log-format json -vv",
+             --parameter a=c --reason why --sessions 16 --max-connections 7 --linger 0.5 --connect-timeout 1 \
+             --ping-interval 2 --reconnect-window 0 --stall-timeout 10 --keep-alive 0.5 --max-payload 65536 \
+             --max-message-rate 0 --output json --log-format json -vv",
         )
         .expect("valid arguments");
         assert_eq!(args.forwards, ["1:2", "3:4"]);
@@ -287,7 +322,9 @@ mod tests {
         assert_eq!(args.linger, Duration::from_millis(500));
         assert_eq!((args.reconnect_window, args.stall_timeout), (Duration::ZERO, Duration::from_secs(10)));
         assert_eq!(args.keep_alive, Some(Duration::from_millis(500)));
+        assert_eq!((args.max_payload, args.max_message_rate), (65_536, 0));
         assert_eq!((args.max_connections.get(), args.verbose), (7, 2));
+        assert_eq!(args.sessions.most(), 16);
         assert_eq!((args.output, args.log_format), (Format::Json, Format::Json));
     }
 
@@ -307,8 +344,18 @@ mod tests {
             "1:2 --stall-timeout 9.9",
             "1:2 --stall-timeout 1e9",
             "1:2 --max-connections 0",
+            "1:2 --max-payload 1023",
+            "1:2 --max-payload 65537",
+            "1:2 --max-payload -1",
+            "1:2 --max-message-rate -1",
+            "1:2 --max-message-rate 1000001",
+            "1:2 --max-message-rate 0.5",
             "1:2 --output yaml",
-            "1:2 --sessions 4",
+            "1:2 --sessions 0",
+            "1:2 --sessions 17",
+            "1:2 --sessions -1",
+            "1:2 --sessions many",
+            "1:2 --sessions",
             "1:2 --wait",
         ] {
             assert_eq!(args(line).expect_err(line).exit_code(), 2, "{line}");

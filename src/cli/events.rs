@@ -79,12 +79,22 @@ pub(super) enum Body<'a> {
         session_id: &'a str,
         outage_ms: u64,
     },
+    /// What one session has carried, every ten seconds if it has carried anything.
+    SessionRates {
+        forward: &'a str,
+        session_id: &'a str,
+        member: u32,
+        bytes_up_per_s: u64,
+        bytes_down_per_s: u64,
+        connections: usize,
+    },
     SessionReplaced {
         forward: &'a str,
         /// The new one.
         session_id: &'a str,
         /// The old one.
         replaces: &'a str,
+        member: u32,
         /// Why the old one was lost.
         #[serde(flatten)]
         lost: End,
@@ -109,8 +119,11 @@ pub(super) enum Body<'a> {
     SessionEnded {
         forward: &'a str,
         session_id: &'a str,
+        member: u32,
         #[serde(flatten)]
         end: End,
+        bytes_up: u64,
+        bytes_down: u64,
     },
     Error {
         status: u8,
@@ -129,6 +142,8 @@ pub(super) enum Body<'a> {
 pub(super) struct ReadyForward {
     pub(super) forward: String,
     pub(super) addresses: Vec<String>,
+    /// The place in the pool of the session that is ready: others may follow.
+    pub(super) member: u32,
 }
 
 /// How a session ended.
@@ -175,6 +190,7 @@ impl Body<'_> {
             Self::Stalled { .. } => "stalled",
             Self::Reconnecting { .. } => "reconnecting",
             Self::Resumed { .. } => "resumed",
+            Self::SessionRates { .. } => "session_rates",
             Self::SessionReplaced { .. } => "session_replaced",
             Self::NotTerminated { .. } => "not_terminated",
             Self::Dormant { .. } => "dormant",

@@ -18,7 +18,7 @@ use super::{
     reporter::{Reporter, millis},
 };
 use crate::{
-    forward::{Event, Listen},
+    forward::{Event, Listen, SESSIONS_PER_TARGET},
     proto::{Cause, CloseReason, Initiator},
     session::{ConnectError, ControlErrorKind, DialError, SessionEvent, SessionId},
 };
@@ -43,7 +43,18 @@ struct Told {
     /// That there is no session, and that none is being started.
     dormant: bool,
     /// Sessions that have not ended, and how far they are. The forward bounds their number.
-    sessions: Vec<(SessionId, Stage)>,
+    sessions: Vec<Known>,
+}
+
+/// A session that has not ended.
+#[derive(Debug)]
+struct Known {
+    session: SessionId,
+    /// Its place in the pool.
+    member: u32,
+    stage: Stage,
+    /// It has no websocket.
+    offline: bool,
 }
 
 /// What is known of a session from the events.
@@ -51,7 +62,7 @@ struct Told {
 enum Stage {
     /// Not ready: it has no connections yet.
     Starting,
-    /// Ready, and most likely the one that serves new connections.
+    /// Ready, and most likely one that serves new connections.
     Serving,
     /// Ready and silent: another one may serve them already.
     Stalled,
@@ -61,24 +72,36 @@ enum Stage {
 
 impl Told {
     fn set_stage(&mut self, session: &SessionId, stage: Stage) {
-        if let Some((_, known)) = self.sessions.iter_mut().find(|(id, _)| id == session) {
+        if let Some(known) = self.sessions.iter_mut().find(|known| known.session == *session) {
             // Nothing leads back from there.
-            if *known != Stage::Retired {
-                *known = stage;
+            if known.stage != Stage::Retired {
+                known.stage = stage;
             }
         }
     }
 
-    /// A session is started only when no other one serves.
-    fn retire_all(&mut self) {
-        self.sessions.iter_mut().filter(|(_, stage)| *stage != Stage::Starting).for_each(|(_, stage)| {
-            *stage = Stage::Retired;
-        });
+    /// A session is started for a place in the pool only when no other one serves from there.
+    fn retire(&mut self, places: impl Fn(u32) -> bool) {
+        let ready = self.sessions.iter_mut().filter(|known| known.stage != Stage::Starting && places(known.member));
+        ready.for_each(|known| known.stage = Stage::Retired);
     }
 
     fn forget(&mut self, session: &SessionId) -> Option<Stage> {
-        let at = self.sessions.iter().position(|(id, _)| id == session)?;
-        Some(self.sessions.swap_remove(at).1)
+        let at = self.sessions.iter().position(|known| known.session == *session)?;
+        Some(self.sessions.swap_remove(at).stage)
+    }
+
+    /// A session has lost its websocket, or has another: true if that is true of no other.
+    fn set_offline(&mut self, session: &SessionId, offline: bool) -> bool {
+        if let Some(known) = self.sessions.iter_mut().find(|known| known.session == *session) {
+            known.offline = offline;
+        }
+        !self.sessions.iter().any(|known| known.offline && known.session != *session)
+    }
+
+    /// Whether any session serves new connections.
+    fn is_served(&self) -> bool {
+        self.sessions.iter().any(|known| matches!(known.stage, Stage::Serving | Stage::Stalled))
     }
 
     /// Whether people should be told of this cause.
@@ -108,7 +131,7 @@ impl ForwardReporter {
                     ));
                 }
             }
-            Event::Session { session, event } => self.session(session, event),
+            Event::Session { session, member, event } => self.session(session, *member, event),
             Event::ConnectionOpened { peer } => {
                 reporter.emit(&Body::ConnectionOpened { forward: name, peer: peer.to_string() });
             }
@@ -130,7 +153,23 @@ impl ForwardReporter {
             Event::AcceptFailed(error) => {
                 reporter.warn(&format!("{name} cannot accept connections for now: {error}"));
             }
-            Event::SessionReplaced { session, replaces, reason } => self.replaced(session, replaces, reason),
+            Event::SessionReplaced { session, member, replaces, reason } => {
+                self.replaced(session, *member, replaces, reason);
+            }
+            Event::SessionRates { session, member, bytes_up_per_s, bytes_down_per_s, connections } => {
+                reporter.emit(&Body::SessionRates {
+                    forward: name,
+                    session_id: &session.0,
+                    member: *member,
+                    bytes_up_per_s: *bytes_up_per_s,
+                    bytes_down_per_s: *bytes_down_per_s,
+                    connections: *connections,
+                });
+            }
+            Event::SessionsLimited { wanted, allowed } => reporter.warn(&format!(
+                "{name}: {allowed} of {wanted} sessions: one program has {SESSIONS_PER_TARGET} to a target at most"
+            )),
+            Event::NotGrown { error, present, wanted } => self.not_grown(error, *present, *wanted),
             Event::Dormant { reason, fulfilled } => self.dormant(reason, *fulfilled),
             Event::WindowClosed { outage } => {
                 tracing::info!(forward = name, ?outage, "new connections are refused");
@@ -140,18 +179,28 @@ impl ForwardReporter {
                 ));
             }
             Event::StartFailed { error, attempt } => {
-                self.told().retire_all();
+                self.told().retire(|_| true);
                 let cause = report::in_one_line(&**error);
                 self.attempt_failed(None, *attempt, &cause, kind_of(error));
             }
-            Event::SessionEnded { session, reason } => self.ended(session, reason),
+            Event::SessionEnded { session, member, reason, idle, bytes_up, bytes_down } => {
+                self.reporter.emit(&Body::SessionEnded {
+                    forward: name,
+                    session_id: &session.0,
+                    member: *member,
+                    end: reason.into(),
+                    bytes_up: *bytes_up,
+                    bytes_down: *bytes_down,
+                });
+                self.ended(session, reason, *idle);
+            }
         }
     }
 
-    fn session(&self, session: &SessionId, event: &SessionEvent) {
+    fn session(&self, session: &SessionId, member: u32, event: &SessionEvent) {
         let (name, reporter, session_id) = (self.forward.name(), &*self.reporter, &session.0[..]);
         match event {
-            SessionEvent::Started(_) => self.started(session),
+            SessionEvent::Started(_) => self.started(session, member),
             SessionEvent::Ready => self.ready(session),
             SessionEvent::CustomerMessage(text) => reporter.say(text),
             SessionEvent::UnsignedUpgrade => reporter
@@ -167,9 +216,16 @@ impl ForwardReporter {
             )),
             SessionEvent::Reconnecting { attempt: 0, cause, .. } => {
                 tracing::info!(forward = name, session = session_id, cause, "connection lost");
-                self.told().is_news(in_short(cause));
                 let loss = in_short(cause);
-                reporter.say(&format!("{name}: websocket lost ({loss}): reconnecting; connections are kept"));
+                let is_first = {
+                    let mut told = self.told();
+                    told.is_news(loss);
+                    told.set_offline(session, true)
+                };
+                // What several sessions lose they most often lose together.
+                if is_first {
+                    reporter.say(&format!("{name}: websocket lost ({loss}): reconnecting; connections are kept"));
+                }
                 reporter.emit(&Body::Reconnecting { forward: name, session_id: Some(session_id), attempt: 0, cause });
             }
             SessionEvent::Reconnecting { attempt, cause, kind } => {
@@ -177,9 +233,16 @@ impl ForwardReporter {
             }
             SessionEvent::Resumed { outage } => {
                 tracing::info!(forward = name, session = session_id, ?outage, "resumed");
-                reporter.say(&format!("{name}: resumed after {:.1} s: nothing was lost", outage.as_secs_f64()));
+                let is_last = self.told().set_offline(session, false);
+                if is_last {
+                    reporter.say(&format!("{name}: resumed after {:.1} s: nothing was lost", outage.as_secs_f64()));
+                }
                 reporter.emit(&Body::Resumed { forward: name, session_id, outage_ms: millis(*outage) });
-                self.healed();
+                if is_last {
+                    self.healed();
+                } else {
+                    reporter.credentials_work();
+                }
             }
             SessionEvent::Unanswered(connections) => {
                 let destination = self.forward.destination();
@@ -196,15 +259,15 @@ impl ForwardReporter {
         }
     }
 
-    fn started(&self, session: &SessionId) {
+    fn started(&self, session: &SessionId, member: u32) {
         let (name, target) = (self.forward.name(), &self.forward.request.target[..]);
         {
             let mut told = self.told();
-            told.retire_all();
-            told.sessions.push((session.clone(), Stage::Starting));
+            told.retire(|place| place == member);
+            told.sessions.push(Known { session: session.clone(), member, stage: Stage::Starting, offline: false });
         }
         self.reporter.session_started(session);
-        self.reporter.emit(&Body::SessionStarted { forward: name, session_id: &session.0, target, member: 0 });
+        self.reporter.emit(&Body::SessionStarted { forward: name, session_id: &session.0, target, member });
     }
 
     fn ready(&self, session: &SessionId) {
@@ -219,18 +282,24 @@ impl ForwardReporter {
         }
     }
 
-    fn ended(&self, session: &SessionId, reason: &CloseReason) {
+    fn ended(&self, session: &SessionId, reason: &CloseReason, idle: bool) {
         let (name, reporter) = (self.forward.name(), &*self.reporter);
         tracing::debug!(forward = name, %session, %reason, "session ended");
-        let stage = self.told().forget(session);
+        let (stage, is_served) = {
+            let mut told = self.told();
+            (told.forget(session), told.is_served())
+        };
         reporter.session_ended(session);
-        reporter.emit(&Body::SessionEnded { forward: name, session_id: &session.0, end: reason.into() });
+        if idle && is_served {
+            // Nobody has lost anything.
+            return;
+        }
         let how = match (reason.initiator, &reason.cause) {
             (Initiator::Us, _) => return,
             // The end of the only connection of a session in raw mode.
             (Initiator::Agent, Cause::ChannelClosed(text)) if text.is_empty() => return,
-            // What follows says it: for the session that serves, that the forward is dormant.
-            (Initiator::Agent | Initiator::Service, _) if stage == Some(Stage::Serving) => return,
+            // What follows says it: for the last session that serves, that the forward is dormant.
+            (Initiator::Agent | Initiator::Service, _) if stage == Some(Stage::Serving) && !is_served => return,
             (Initiator::Agent | Initiator::Service, _) => "was ended",
             _ => "was lost",
         };
@@ -257,13 +326,24 @@ impl ForwardReporter {
         }
     }
 
-    fn replaced(&self, session: &SessionId, replaces: &SessionId, reason: &CloseReason) {
+    fn replaced(&self, session: &SessionId, member: u32, replaces: &SessionId, reason: &CloseReason) {
         let name = self.forward.name();
         tracing::info!(forward = name, %session, %replaces, %reason, "session replaced");
         self.reporter.say(&format!("{name}: session {session} takes its place"));
         let (session_id, replaces) = (&session.0[..], &replaces.0[..]);
-        self.reporter.emit(&Body::SessionReplaced { forward: name, session_id, replaces, lost: reason.into() });
+        self.reporter.emit(&Body::SessionReplaced { forward: name, session_id, replaces, member, lost: reason.into() });
         self.healed();
+    }
+
+    /// Nobody waits for it. Who has asked for a number of sessions is told that there are fewer.
+    fn not_grown(&self, error: &ConnectError, present: usize, wanted: Option<usize>) {
+        let cause = report::in_one_line(error);
+        let name = self.forward.name();
+        tracing::debug!(forward = name, present, wanted, cause, "no more sessions for now");
+        if let Some(wanted) = wanted {
+            let cause = in_short(&cause);
+            self.reporter.say(&format!("{name}: {present} of {wanted} sessions, more later: {cause}"));
+        }
     }
 
     fn dormant(&self, reason: &CloseReason, fulfilled: bool) {
@@ -274,6 +354,8 @@ impl ForwardReporter {
             // The outage is over, if it began as one.
             told.causes.clear();
             told.dormant = !fulfilled;
+            // No session that is left serves new connections: the next one is the first again.
+            told.retire(|_| true);
         }
         if !fulfilled {
             let reason = words(reason);

@@ -6,7 +6,7 @@ use http::Uri;
 
 use super::{args::Args, grammar, report::Report};
 use crate::{
-    forward::{ForwardSpec, ForwarderOptions, Listen},
+    forward::{ForwardSpec, ForwarderOptions, Listen, SessionAccounts},
     session::StartRequest,
 };
 
@@ -26,6 +26,9 @@ pub(super) struct Plan {
     pub(super) stall_timeout: Duration,
     /// `None`: the service may end an idle session.
     pub(super) keep_alive: Option<Duration>,
+    pub(super) max_payload: usize,
+    /// 0: no limit.
+    pub(super) max_message_rate: u32,
 }
 
 /// One forward with its target and what StartSession is asked for.
@@ -103,11 +106,15 @@ impl Plan {
                 max_connections: args.max_connections,
                 linger: args.linger,
                 reconnect_window: args.reconnect_window,
+                sessions: args.sessions,
+                accounts: SessionAccounts::default(),
             },
             connect_timeout: args.connect_timeout,
             ping_interval: args.ping_interval,
             stall_timeout: args.stall_timeout,
             keep_alive: args.keep_alive,
+            max_payload: args.max_payload,
+            max_message_rate: args.max_message_rate,
         })
     }
 }
@@ -194,6 +201,7 @@ mod tests {
     use clap::Parser;
 
     use super::{super::exit::Exit, *};
+    use crate::forward::Sessions;
 
     fn plan(words: &[&str]) -> Result<Plan, Report> {
         let args = Args::try_parse_from(std::iter::once(&"ssmfwd").chain(words)).expect("valid arguments");
@@ -262,11 +270,25 @@ mod tests {
     }
 
     #[test]
+    fn sessions_are_passed_on() {
+        let plan = |words: &[&str]| plan(&[&["1:2", "-t", "i-0a"], words].concat()).expect("a valid plan").options;
+        assert_eq!(plan(&[]).sessions, Sessions::Auto);
+        assert_eq!(plan(&["--sessions", "8"]).sessions.to_string(), "8");
+    }
+
+    #[test]
     fn times_are_passed_on() {
         let words = ["1:2", "-t", "i-0a", "--reconnect-window", "0", "--stall-timeout", "10", "--keep-alive", "9"];
         let plan = plan(&words).expect("a valid plan");
         assert_eq!((plan.options.reconnect_window, plan.stall_timeout), (Duration::ZERO, Duration::from_secs(10)));
         assert_eq!(plan.keep_alive, Some(Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn what_bounds_messages_is_passed_on() {
+        let plan =
+            plan(&["1:2", "-t", "i-0a", "--max-payload", "2048", "--max-message-rate", "7"]).expect("a valid plan");
+        assert_eq!((plan.max_payload, plan.max_message_rate), (2048, 7));
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl Reporter {
         let forward = |(forward, addresses): &(&PlannedForward, Vec<LocalAddress>)| ReadyForward {
             forward: forward.name().to_owned(),
             addresses: addresses.iter().map(LocalAddress::to_string).collect(),
+            member: 0,
         };
         self.emit(&Body::Ready { forwards: forwards.iter().map(forward).collect(), elapsed_ms: millis(elapsed) });
     }
@@ -197,6 +198,11 @@ pub(super) mod tests {
         SessionId(id.into())
     }
 
+    /// The end of a session that had been in use.
+    pub(in super::super) fn ended(id: &str, reason: CloseReason) -> Event {
+        Event::SessionEnded { session: session(id), member: 0, reason, idle: false, bytes_up: 3, bytes_down: 4 }
+    }
+
     pub(in super::super) fn lost() -> CloseReason {
         CloseReason::new(Initiator::Transport, Cause::ConnectionLost("gone".into()))
     }
@@ -242,7 +248,7 @@ pub(super) mod tests {
         let forward = forward("*:13306:db:3306");
         let peer = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 5)));
         let id = session("me-0a");
-        let of_session = |event| Event::Session { session: session("me-0a"), event };
+        let of_session = |event| Event::Session { session: session("me-0a"), member: 0, event };
         let told = reporter.of(&forward);
         for event in [
             Event::Listening(tcp("0.0.0.0:13306")),
@@ -263,7 +269,7 @@ pub(super) mod tests {
             },
             Event::AcceptFailed("no descriptors".into()),
             of_session(SessionEvent::NotTerminated("denied".into())),
-            Event::SessionEnded { session: id.clone(), reason: lost() },
+            ended("me-0a", lost()),
         ] {
             told.tell(&event);
         }
@@ -314,9 +320,10 @@ pub(super) mod tests {
                 r#"{"event":"connection_closed",F,"peer":"127.0.0.1:5","bytes_up":1,"bytes_down":2,"duration_ms":3,
                     "reason":"destination_refused"}"#,
                 r#"{"event":"not_terminated",F,"session_id":"me-0a","detail":"denied"}"#,
-                r#"{"event":"session_ended",F,"session_id":"me-0a","reason":"connection_lost","by":"network",
-                    "detail":"connection lost: gone"}"#,
-                r#"{"event":"ready","forwards":[{F,"addresses":["0.0.0.0:13306","[::]:13306"]}],"elapsed_ms":1449}"#,
+                r#"{"event":"session_ended",F,"session_id":"me-0a","member":0,"reason":"connection_lost",
+                    "by":"network","detail":"connection lost: gone","bytes_up":3,"bytes_down":4}"#,
+                r#"{"event":"ready","forwards":[{F,"addresses":["0.0.0.0:13306","[::]:13306"],"member":0}],
+                    "elapsed_ms":1449}"#,
                 r#"{"event":"error","status":5,"message":"denied","causes":["connection lost: gone"],"hint":"ask"}"#,
                 r#"{"event":"stopped","exit":5,"by":"ssmfwd"}"#,
             ],
@@ -330,9 +337,10 @@ pub(super) mod tests {
         let (_, stderr) = told(Format::Text, false, |reporter| {
             let forward = reporter.of(&forward("1:db:2"));
             for id in ["me-0a", "me-0b", "me-0c"] {
-                forward.tell(&Event::Session { session: session(id), event: SessionEvent::Started(session(id)) });
+                let event = SessionEvent::Started(session(id));
+                forward.tell(&Event::Session { session: session(id), member: 0, event });
             }
-            forward.tell(&Event::SessionEnded { session: session("me-0b"), reason: ended_as_asked() });
+            forward.tell(&ended("me-0b", ended_as_asked()));
             reporter.leaving();
             reporter.leaving();
         });

@@ -62,7 +62,10 @@ pub fn main() -> ExitCode {
         }
     };
     logging::init(&args);
-    let (Ok(console), Ok(runtime)) = (Console::new(), tokio::runtime::Runtime::new()) else {
+    // One thread: a tunnel passes bytes on from one task to the next, and each hand-over to another thread costs more than
+    // what it does. It hashes and masks some 400 MB/s (benches/README.md).
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (Ok(console), Ok(runtime)) = (Console::new(), runtime) else {
         tracing::error!("cannot start threads");
         return Exit::Failure.into();
     };
@@ -144,10 +147,12 @@ async fn connector(plan: &mut Plan) -> Result<SessionConnector, Report> {
         connect_timeout: plan.connect_timeout,
         stall_timeout: plan.stall_timeout,
         keep_alive: plan.keep_alive,
+        max_payload: plan.max_payload,
+        max_message_rate: plan.max_message_rate,
         wake: Some(watch_for_wake()),
         ..SessionOptions::default()
     };
-    Ok(SessionConnector { control: Arc::new(control), dialer: Arc::new(dialer), options })
+    Ok(SessionConnector::new(Arc::new(control), Arc::new(dialer), options))
 }
 
 async fn forward_all<C: Connector>(

@@ -9,7 +9,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Connector, LocalAddress};
+use super::{Connector, LocalAddress, Tunnel};
 use crate::{
     proto::{Cause, CloseReason, Initiator},
     session::{self, ConnectError, SessionEvent, SessionId, StartRequest},
@@ -26,8 +26,10 @@ pub enum Event {
     Listening(LocalAddress),
     /// Something happened in an SSM session; first of all that it was started.
     Session {
-        /// Which: a stalled one lives on beside the one that serves new connections.
+        /// Which: a stalled one lives on beside those that serve new connections.
         session: SessionId,
+        /// Its place in the forward's pool, from 0.
+        member: u32,
         /// What.
         event: SessionEvent,
     },
@@ -58,17 +60,57 @@ pub enum Event {
     AcceptFailed(String),
     /// A session is over: told once for each that was told to be started, also if it never got ready. Its connections
     /// are being reset, but for those whose stream had ended before it: they get the rest of what they were sent. What
-    /// follows is [`Self::Dormant`], attempts to replace it, or nothing if it served no new connections any more.
+    /// follows, if no other session serves new connections, is [`Self::Dormant`] or attempts to replace it.
     SessionEnded {
         /// Which.
         session: SessionId,
+        /// Its place in the forward's pool, from 0.
+        member: u32,
         /// Why.
         reason: CloseReason,
+        /// No connection used it, and another session is left.
+        idle: bool,
+        /// Bytes of connections that were put into messages.
+        bytes_up: u64,
+        /// Bytes of connections that were received.
+        bytes_down: u64,
+    },
+    /// What a session has carried since it was last told, or since it was ready: every ten seconds, if it has carried
+    /// anything.
+    SessionRates {
+        /// Which.
+        session: SessionId,
+        /// Its place in the forward's pool, from 0.
+        member: u32,
+        /// Bytes per second upwards, on average.
+        bytes_up_per_s: u64,
+        /// Bytes per second downwards, on average.
+        bytes_down_per_s: u64,
+        /// Connections that use it now.
+        connections: usize,
+    },
+    /// There are fewer sessions than were asked for, because one process may not have more to a target: told once.
+    SessionsLimited {
+        /// So many were asked for.
+        wanted: usize,
+        /// So many there are, or are being started.
+        allowed: usize,
+    },
+    /// A session beside others could not be started: tried again much later, and told once until one could.
+    NotGrown {
+        /// Why not.
+        error: Arc<ConnectError>,
+        /// So many sessions there are.
+        present: usize,
+        /// How many there are to be, if that was asked for: else the forward has only tried to be faster.
+        wanted: Option<usize>,
     },
     /// A session has taken the place of one that was lost.
     SessionReplaced {
         /// The new one.
         session: SessionId,
+        /// Its place in the forward's pool, from 0.
+        member: u32,
         /// The one that was lost.
         replaces: SessionId,
         /// Why the one before was lost.
@@ -97,10 +139,11 @@ pub enum Event {
     },
 }
 
-/// Starts a session and tells what happens in it; also its end, if it does not get ready.
+/// Starts a session for a place in the pool and tells what happens in it; also its end, if it does not get ready.
 pub(super) async fn start<C: Connector>(
     connector: &C,
     request: StartRequest,
+    member: u32,
     observer: &Observer,
     cancel: CancellationToken,
 ) -> Result<C::Tunnel, ConnectError> {
@@ -113,15 +156,23 @@ pub(super) async fn start<C: Connector>(
             }
             // Nothing can happen in it before.
             if let Some(session) = started.get().cloned() {
-                observer(Event::Session { session, event });
+                observer(Event::Session { session, member, event });
             }
         }
     });
     let result = connector.connect(request, of_session, cancel).await;
     if let (Err(error), Some(session)) = (&result, started.get().cloned()) {
-        observer(Event::SessionEnded { session, reason: end_of_start(error) });
+        let reason = end_of_start(error);
+        observer(Event::SessionEnded { session, member, reason, idle: true, bytes_up: 0, bytes_down: 0 });
     }
     result
+}
+
+/// The end of a session that was ready.
+pub(super) fn end_of<T: Tunnel>(tunnel: &T, member: u32, reason: CloseReason, idle: bool) -> Event {
+    let statistics = tunnel.statistics();
+    let (bytes_up, bytes_down) = (statistics.bytes_up, statistics.bytes_down);
+    Event::SessionEnded { session: tunnel.id().clone(), member, reason, idle, bytes_up, bytes_down }
 }
 
 /// What ended a session that did not get ready.

@@ -1,6 +1,10 @@
 //! One forward: its listeners, its sessions, and the connections between them.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -10,8 +14,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Accepted, BindError, Carried, ConnectionEnd, Connector, Event, ForwardSpec, Listeners, LocalAddress, LocalSocket,
-    Observer, Peer, Relay, Tunnel, event,
+    Observer, Peer, Relay, SessionAccounts, Sessions, Tunnel, event,
     lingering::Lingering,
+    sessions::Place,
     supply::{NoSession, Opened, Source, Supply, supply},
 };
 use crate::session::{ConnectError, StartRequest};
@@ -28,6 +33,10 @@ pub struct ForwarderOptions {
     pub linger: Duration,
     /// How long new connections are held while a lost session is brought back, counted from its loss.
     pub reconnect_window: Duration,
+    /// The SSM sessions behind the forward.
+    pub sessions: Sessions,
+    /// Counts the sessions of all forwards with clones of these options.
+    pub accounts: SessionAccounts,
 }
 
 /// Why a forward is over.
@@ -45,6 +54,8 @@ pub struct Forwarder {
     listeners: Listeners,
     options: ForwarderOptions,
     observer: Observer,
+    /// The place in the account of a session that was started and does not serve yet.
+    place: Mutex<Option<Place>>,
 }
 
 impl Forwarder {
@@ -57,7 +68,7 @@ impl Forwarder {
         for address in listeners.addresses() {
             observer(Event::Listening(address));
         }
-        Ok(Self { listeners, options, observer })
+        Ok(Self { listeners, options, observer, place: Mutex::default() })
     }
 
     /// The bound addresses.
@@ -66,7 +77,7 @@ impl Forwarder {
         self.listeners.addresses()
     }
 
-    /// Starts the session of this forward.
+    /// Starts the session with which this forward begins.
     ///
     /// # Errors
     /// When it does not become ready; nothing is left behind.
@@ -76,13 +87,24 @@ impl Forwarder {
         request: StartRequest,
         cancel: CancellationToken,
     ) -> Result<C::Tunnel, ConnectError> {
-        event::start(connector, request, &self.observer, cancel).await
+        // Before any other forward fills up: all that are needed come first.
+        *self.place() = Some(self.options.accounts.take(&request.target));
+        let result = event::start(connector, request, 0, &self.observer, cancel).await;
+        if result.is_err() {
+            *self.place() = None;
+        }
+        result
     }
 
     /// Ends a session of [`Self::connect`] that will not be used after all.
     pub async fn discard<T: Tunnel>(&self, tunnel: T) {
         let reason = tunnel.close().await;
-        (self.observer)(Event::SessionEnded { session: tunnel.id().clone(), reason });
+        (self.observer)(event::end_of(&tunnel, 0, reason, false));
+        *self.place() = None;
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<Place>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves connections, with `tunnel` at first, and with sessions of `connector` when it is lost or ended: until
@@ -94,12 +116,15 @@ impl Forwarder {
         tunnel: C::Tunnel,
         drain: CancellationToken,
     ) -> ForwardEnd {
-        let Self { listeners, options, observer } = self;
+        let Self { listeners, options, observer, place } = self;
+        let place = place.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let place = place.unwrap_or_else(|| options.accounts.take(&request.target));
         let (abort, stopping) = (CancellationToken::new(), drain.child_token());
         // Should this future be dropped, its connections are too.
         let _dropped = abort.clone().drop_guard();
-        let source = Source { connector, request, observer: observer.clone() };
-        let (supply, mut supervisor) = supply(source, tunnel, options.reconnect_window, fastrand::Rng::new());
+        let (sessions, accounts) = (options.sessions, options.accounts);
+        let source = Source { connector, request, observer: observer.clone(), sessions, accounts };
+        let (supply, mut supervisor) = supply(source, (tunnel, place), options.reconnect_window, fastrand::Rng::new());
         let shared = Arc::new(Shared {
             supply,
             observer,
@@ -130,9 +155,7 @@ impl Forwarder {
         supervisor.close(&mut ends).await;
         shared.abort.cancel();
         shared.tasks.wait().await;
-        for (session, reason) in ends {
-            (shared.observer)(Event::SessionEnded { session, reason });
-        }
+        ends.into_iter().for_each(|end| (shared.observer)(end));
         end
     }
 }
@@ -200,7 +223,7 @@ impl<T: Tunnel> Shared<T> {
             () = socket.gave_up() => Err(ConnectionEnd::LocalReset),
         };
         // The stream goes first: locals are dropped in reverse order.
-        let Opened { stream, lease: _lease } = match opened {
+        let Opened { stream, lease } = match opened {
             Ok(opened) => opened,
             Err(end) => return self.report(peer, end, 0, 0, started.elapsed()),
         };
@@ -209,6 +232,7 @@ impl<T: Tunnel> Shared<T> {
             match relay.carry().await {
                 Carried::Ended(end) => end,
                 Carried::Lingering => {
+                    lease.linger();
                     let place = self.lingering.enter(permit);
                     relay.finish(place.hurry()).await
                 }

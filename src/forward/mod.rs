@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! Forwarder ── owns ──▶ Listeners (TCP, unix)            bound before StartSession
-//!     │       └─ owns ──▶ Supervisor ── starts, replaces, retires ──▶ Tunnels (SSM sessions)
-//!     │                       └─ Supply ──────┐
+//!     │       └─ owns ──▶ Supervisor ── starts, replaces, retires ──▶ a pool of Tunnels (SSM sessions)
+//!     │                       └─ Supply ──────┐ chooses one
 //!     └─ per connection: local socket ◀─ Relay ─▶ stream of a Tunnel
 //!                                          └─ HalfClose decides when our FIN goes out
 //! ```
@@ -17,6 +17,7 @@ mod lingering;
 mod listener;
 mod relay;
 mod retry;
+mod sessions;
 mod spec;
 mod supply;
 mod tunnel;
@@ -31,6 +32,7 @@ pub use forwarder::{ForwardEnd, Forwarder, ForwarderOptions};
 pub use half_close::{Fin, HalfClose};
 pub use listener::{Accepted, BindError, Listeners, LocalAddress};
 pub use relay::{Carried, LocalSocket, Relay};
+pub use sessions::{NotSessions, SESSIONS_PER_TARGET, SessionAccounts, Sessions};
 pub use spec::{Bind, Destination, ForwardSpec, Listen};
 pub use tunnel::{Connector, SessionConnector, Tunnel, TunnelStream};
 

@@ -438,6 +438,7 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
     fn agent_ended(&mut self) {
         self.stream = None;
         self.up_rest = Vec::new();
+        self.down_rest.release();
         self.up = match self.up {
             Up::Open | Up::Discarding => Up::Discarding,
             Up::Held | Up::Closing | Up::Closed | Up::Over => Up::Over,
@@ -458,6 +459,7 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
             return Err(ConnectionEnd::LocalReset);
         }
         self.policy.local_ended(now, self.rtt());
+        self.up_rest = Vec::new();
         self.up = Up::Held;
         Ok(())
     }

@@ -5,6 +5,9 @@
 //! - *starts that fail*: full jitter below a ceiling that doubles from 250 ms to 30 s, for ever;
 //! - *sessions that start and do not last*: 0, 1, 2, 4 … 60 s, so that a policy that ends every session at once, or an
 //!   agent that breaks every one, does not cost a StartSession per moment.
+//!
+//! Sessions beside the one that a forward needs have a pace of their own ([`ExtraPace`]): nobody waits for them, so they
+//! give way sooner.
 
 use std::time::Duration;
 
@@ -63,6 +66,89 @@ pub(super) enum Verdict {
     },
     /// It does not heal by itself.
     GiveUp,
+}
+
+/// The ceiling of the first pause after an extra session could not be started: a throttled API needs more than a moment.
+const EXTRA_BASE: Duration = Duration::from_secs(2);
+/// The ceiling of all such pauses.
+const EXTRA_CAP: Duration = Duration::from_secs(300);
+/// The pause after a failure that does not pass by itself: somebody may change a policy.
+const EXTRA_DENIED: Duration = Duration::from_secs(600);
+
+/// How fast sessions beside the one that a forward needs may follow one another: for those that fail or do not last,
+/// pauses of half to all of a ceiling that doubles.
+#[derive(Debug)]
+pub(super) struct ExtraPace {
+    random: fastrand::Rng,
+    not_before: Instant,
+    failures: u32,
+    short_lived: u32,
+    /// The last failure may pass by itself.
+    passing: bool,
+}
+
+impl ExtraPace {
+    /// The first start may come at once.
+    pub(super) fn new(now: Instant, random: fastrand::Rng) -> Self {
+        Self { random, not_before: now, failures: 0, short_lived: 0, passing: true }
+    }
+
+    /// The next start may not come before this.
+    pub(super) fn not_before(&self) -> Instant {
+        self.not_before
+    }
+
+    /// Whether the last start has failed: then one at a time is enough to find out whether others would too.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// A start has failed. Of several that were under way, the first counts. True if it is the first failure in a row.
+    pub(super) fn failed(&mut self, now: Instant, error: &ConnectError) -> bool {
+        let passing = match error {
+            ConnectError::Control(error) => error.kind.heals(),
+            _ => true,
+        };
+        if self.failures > 0 && now < self.not_before && (self.passing == passing || passing) {
+            return false;
+        }
+        self.passing = passing;
+        self.failures = self.failures.saturating_add(1);
+        self.back_off(now, self.failures);
+        self.failures == 1
+    }
+
+    /// A start has succeeded; one that was under way when another was denied says nothing about the next.
+    pub(super) fn succeeded(&mut self, now: Instant) {
+        if self.passing || now >= self.not_before {
+            (self.failures, self.passing) = (0, true);
+        }
+    }
+
+    /// A session has ended, or was lost, that was ready for so long.
+    pub(super) fn ended(&mut self, now: Instant, lived: Duration) {
+        self.short_lived = if lived < LASTING { self.short_lived.saturating_add(1) } else { 0 };
+        // The first one in a row is no pattern.
+        if self.short_lived > 1 {
+            self.back_off(now, self.short_lived - 1);
+        }
+    }
+
+    /// The machine or the network has woken.
+    pub(super) fn encouraged(&mut self, now: Instant) {
+        if self.passing {
+            self.not_before = now;
+        }
+    }
+
+    fn back_off(&mut self, now: Instant, times: u32) {
+        let doublings = times.saturating_sub(1).min(16);
+        let pause = match self.passing {
+            true => EXTRA_BASE.saturating_mul(1 << doublings).min(EXTRA_CAP),
+            false => EXTRA_DENIED,
+        };
+        self.not_before = self.not_before.max(now + pause.mul_f64(0.5 + self.random.f64() / 2.0));
+    }
 }
 
 /// How fast sessions may follow one another.
@@ -126,6 +212,15 @@ impl Pace {
             self.retry_at = now + back_off(self.failures, &mut self.random);
         }
         Verdict::Again { attempt: self.failures }
+    }
+
+    /// A start has failed while other sessions of the forward live: no reason to give up, whatever it was.
+    pub(super) fn failed_beside(&mut self, now: Instant, error: &ConnectError) {
+        if self.failed(now, error) == Verdict::GiveUp {
+            self.failures = self.failures.saturating_add(1);
+            self.retry_at = now + back_off(self.failures, &mut self.random);
+        }
+        self.denied = Denied::default();
     }
 
     /// A start has succeeded.
@@ -315,6 +410,56 @@ mod tests {
         pace.wake(now + seconds(3700));
         assert!(matches!(pace.failed(now + seconds(3700), &denied), Verdict::Again { .. }));
         assert_eq!(pace.failed(now + seconds(3760), &denied), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn extra_sessions_give_way_to_a_throttled_api() {
+        let now = Instant::now();
+        let mut pace = ExtraPace::new(now, fastrand::Rng::with_seed(7));
+        let mut at = now;
+        for ceiling in [2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
+            pace.failed(at, &control(ControlErrorKind::Throttled));
+            let pause = (pace.not_before() - at).as_secs_f64();
+            assert!(pause <= f64::from(ceiling) && pause >= f64::from(ceiling) / 2.0, "{pause} of {ceiling}");
+            at = pace.not_before();
+        }
+        pace.succeeded(at);
+        assert!(pace.failed(at, &control(ControlErrorKind::Throttled)), "the first in a row again");
+        let first = pace.not_before();
+        assert!(first - at <= EXTRA_BASE);
+        // Others that were under way with it.
+        assert!(!pace.failed(at, &control(ControlErrorKind::Throttled)));
+        assert_eq!(pace.not_before(), first);
+        pace.encouraged(at);
+        assert_eq!(pace.not_before(), at);
+    }
+
+    #[test]
+    fn extra_sessions_that_are_denied_are_left_alone_for_long() {
+        let now = Instant::now();
+        let mut pace = ExtraPace::new(now, fastrand::Rng::with_seed(7));
+        pace.failed(now, &control(ControlErrorKind::AccessDenied));
+        assert!(pace.not_before() - now >= EXTRA_DENIED / 2);
+        let denied = pace.not_before();
+        pace.encouraged(now);
+        pace.failed(now, &control(ControlErrorKind::Throttled));
+        pace.succeeded(now);
+        assert!(pace.not_before() == denied && pace.is_failing());
+        pace.succeeded(denied);
+        assert!(!pace.is_failing() && pace.failed(denied, &control(ControlErrorKind::AccessDenied)));
+    }
+
+    #[test]
+    fn extra_sessions_that_do_not_last_are_started_ever_more_slowly() {
+        let now = Instant::now();
+        let mut pace = ExtraPace::new(now, fastrand::Rng::with_seed(7));
+        let mut pause = |lived| {
+            pace.ended(now, lived);
+            pace.not_before().saturating_duration_since(now)
+        };
+        let pauses = [pause(seconds(59)), pause(seconds(1)), pause(seconds(1)), pause(seconds(1))];
+        assert!(pauses[0].is_zero() && pauses[1] >= seconds(1) && pauses[2] >= seconds(2), "{pauses:?}");
+        assert!(pauses[3] >= seconds(4), "{pauses:?}");
     }
 
     #[test]

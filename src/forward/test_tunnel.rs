@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Connector, Tunnel, TunnelStream};
 use crate::{
     proto::{Cause, CloseReason, Initiator},
-    session::{ConnectError, Health, Mode, OpenError, SessionEvent, SessionId, StartRequest},
+    session::{ConnectError, Health, Mode, OpenError, SessionEvent, SessionId, StartRequest, Statistics},
 };
 
 /// The relay's end.
@@ -169,6 +169,8 @@ pub(crate) struct TestTunnel {
     mode: Mode,
     open_error: Arc<Mutex<Option<OpenError>>>,
     busy: Arc<AtomicBool>,
+    opens: Arc<AtomicUsize>,
+    statistics: Arc<Mutex<Statistics>>,
 }
 
 impl TestTunnel {
@@ -189,6 +191,8 @@ impl TestTunnel {
             mode,
             open_error: Arc::default(),
             busy: Arc::default(),
+            opens: Arc::default(),
+            statistics: Arc::default(),
         };
         (tunnel, arrivals)
     }
@@ -203,9 +207,19 @@ impl TestTunnel {
         *self.open_error.lock().expect("no panic under the lock") = Some(error);
     }
 
+    /// What it says that it carries.
+    pub(crate) fn carry(&self, change: impl FnOnce(&mut Statistics)) {
+        change(&mut self.statistics.lock().expect("no panic under the lock"));
+    }
+
     /// From now on streams wait for a turn that does not come.
     pub(crate) fn take_turns(&self) {
         self.busy.store(true, Ordering::SeqCst);
+    }
+
+    /// So many times a stream was asked for.
+    pub(crate) fn opens(&self) -> usize {
+        self.opens.load(Ordering::SeqCst)
     }
 
     /// Ends the session, its streams with it.
@@ -241,6 +255,7 @@ impl Tunnel for TestTunnel {
     }
 
     async fn open(&self) -> Result<TestStream, OpenError> {
+        self.opens.fetch_add(1, Ordering::SeqCst);
         if let Some(error) = self.open_error.lock().expect("no panic under the lock").clone() {
             return Err(error);
         }
@@ -261,6 +276,10 @@ impl Tunnel for TestTunnel {
 
     fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
+    }
+
+    fn statistics(&self) -> Statistics {
+        *self.statistics.lock().expect("no panic under the lock")
     }
 
     async fn closed(&self) -> CloseReason {

@@ -2,9 +2,10 @@
 //! has streams. The genuine implementations are at the end.
 
 use std::{
+    collections::HashMap,
     future::Future,
     io,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,10 +18,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    proto::CloseReason,
+    proto::{CloseReason, Slowdown},
     session::{
         ConnectError, ControlPlane, Dialer, Health, Mode, OpenError, Session, SessionEvent, SessionId, SessionOptions,
-        StartRequest, Stream,
+        StartRequest, Statistics, Stream,
     },
 };
 
@@ -40,6 +41,9 @@ pub trait Tunnel: Clone + Send + Sync + 'static {
 
     /// Whether the tunnel can carry data at the moment, and every change of that.
     fn health(&self) -> watch::Receiver<Health>;
+
+    /// What was carried, and how fast.
+    fn statistics(&self) -> Statistics;
 
     /// Completes when the tunnel has ended, at once if it has.
     fn closed(&self) -> impl Future<Output = CloseReason> + Send;
@@ -111,6 +115,10 @@ impl Tunnel for Session {
         Self::health(self)
     }
 
+    fn statistics(&self) -> Statistics {
+        Self::statistics(self)
+    }
+
     async fn closed(&self) -> CloseReason {
         Self::closed(self).await
     }
@@ -149,8 +157,23 @@ pub struct SessionConnector {
     pub control: Arc<dyn ControlPlane>,
     /// Opens the websockets.
     pub dialer: Arc<Dialer>,
-    /// Settings of each session; the observer is replaced.
+    /// Settings of each session; the observer is replaced, and `slowdown` too: a pause is about one target's agent.
     pub options: SessionOptions,
+    slowdowns: Mutex<HashMap<String, Slowdown>>,
+}
+
+impl SessionConnector {
+    /// A connector for sessions of any targets.
+    #[must_use]
+    pub fn new(control: Arc<dyn ControlPlane>, dialer: Arc<Dialer>, options: SessionOptions) -> Self {
+        Self { control, dialer, options, slowdowns: Mutex::default() }
+    }
+
+    /// What the sessions of a target share.
+    fn slowdown(&self, target: &str) -> Slowdown {
+        let mut slowdowns = self.slowdowns.lock().unwrap_or_else(PoisonError::into_inner);
+        slowdowns.entry(target.to_owned()).or_default().clone()
+    }
 }
 
 impl Connector for SessionConnector {
@@ -162,7 +185,8 @@ impl Connector for SessionConnector {
         observer: Arc<dyn Fn(SessionEvent) + Send + Sync>,
         cancel: CancellationToken,
     ) -> Result<Session, ConnectError> {
-        let options = SessionOptions { observer: Some(observer), ..self.options.clone() };
+        let slowdown = self.slowdown(&request.target);
+        let options = SessionOptions { observer: Some(observer), slowdown, ..self.options.clone() };
         Session::connect(self.control.clone(), self.dialer.clone(), request, options, cancel).await
     }
 

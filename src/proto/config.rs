@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{ProcessBudget, limits};
+use super::{PathState, ProcessBudget, Slowdown, limits};
 
 /// Settings of one session.
 #[derive(Debug, Clone)]
@@ -21,8 +21,11 @@ pub struct Config {
     pub epoch_ms: u64,
     /// Between two websocket pings.
     pub ping_interval: Duration,
-    /// Largest payload of a data message, bytes; at least 64.
+    /// Largest payload of a data message, bytes; 64 to 65,536. What is above 1024 is used once a probe has shown that it
+    /// passes; 1024 or less: nothing is probed.
     pub max_payload: usize,
+    /// Data messages a second, on average; 0: no limit.
+    pub max_message_rate: u32,
     /// How long the whole handshake may take.
     pub handshake_timeout: Duration,
     /// Unacknowledged data and silence of the agent for this long: the session is given up.
@@ -31,6 +34,10 @@ pub struct Config {
     pub keep_alive: Option<Duration>,
     /// Shared by all sessions of the process.
     pub budget: ProcessBudget,
+    /// Shared by all sessions of the process to the same endpoint.
+    pub path: PathState,
+    /// Shared by the sessions of a pool.
+    pub slowdown: Slowdown,
 }
 
 impl Config {
@@ -44,7 +51,7 @@ impl Config {
         self.handshake_timeout = self.handshake_timeout.min(*times.end());
         self.stall_timeout = self.stall_timeout.clamp(limits::STALLED, *times.end());
         self.keep_alive = self.keep_alive.map(|interval| interval.clamp(*times.start(), *times.end()));
-        self.max_payload = self.max_payload.clamp(64, 64 << 10);
+        self.max_payload = self.max_payload.clamp(64, limits::PAYLOAD_LIMIT);
         self
     }
 
@@ -57,11 +64,14 @@ impl Config {
             seed,
             epoch_ms,
             ping_interval: Duration::from_secs(20),
-            max_payload: limits::PAYLOAD,
+            max_payload: limits::PAYLOAD_MAX,
+            max_message_rate: limits::MESSAGE_RATE,
             handshake_timeout: limits::HANDSHAKE,
             stall_timeout: limits::STALL_TIMEOUT,
             keep_alive: None,
             budget: ProcessBudget::default(),
+            path: PathState::default(),
+            slowdown: Slowdown::default(),
         }
     }
 }

@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_backlog_is_bounded() {
         let mut incoming = Incoming::default();
-        receive(&mut incoming, [0; 10_001], 1);
+        receive(&mut incoming, std::iter::repeat_n(0, limits::WAITING_ACKNOWLEDGEMENTS + 1000), 1);
         assert_eq!(incoming.waiting_acknowledgements(), limits::WAITING_ACKNOWLEDGEMENTS);
     }
 }

@@ -11,6 +11,9 @@ pub const IN_FLIGHT_BYTES: usize = 4 << 20;
 /// Distance in sequence numbers between the oldest unacknowledged message and the newest sent: bounds the records of
 /// messages that were acknowledged out of order while the oldest is being retransmitted.
 pub const IN_FLIGHT_SPAN: usize = 4 * IN_FLIGHT_MESSAGES;
+/// Bytes from the oldest unacknowledged message to the newest sent: messages share memory with their neighbours, so one
+/// that is not acknowledged keeps others.
+pub const IN_FLIGHT_SPAN_BYTES: usize = 4 * IN_FLIGHT_BYTES;
 /// Unacknowledged bytes of all sessions of the process together: four that are full, for the same reason.
 pub const IN_FLIGHT_BYTES_PROCESS: usize = 16 << 20;
 
@@ -20,9 +23,9 @@ pub const EARLY_MESSAGES: usize = 4096;
 /// Bytes of messages that arrived ahead of an expected one.
 pub const EARLY_BYTES: usize = 4 << 20;
 
-/// Acknowledgements waiting to be written: one for every early message that may be kept. Beyond it the newest are
-/// dropped: the agent sends again what it misses.
-pub const WAITING_ACKNOWLEDGEMENTS: usize = 4096;
+/// Acknowledgements waiting to be written. Beyond it the newest are dropped: the agent sends again what it misses, but at
+/// ten a second, so this is generous: 45 s of its pump, or a moment of an agent without one, in less than a megabyte.
+pub const WAITING_ACKNOWLEDGEMENTS: usize = 32_768;
 /// Received sequence numbers that are acknowledged again after a resume: a lost acknowledgement costs the agent,
 /// which resends only its oldest message, 100 ms each. About 1.4 s of its pump, more than is under way at any round trip.
 pub const REMEMBERED_RECEIPTS: usize = 1024;
@@ -41,6 +44,11 @@ pub const SESSION_UNREAD: usize = 24 << 20;
 /// is copied out. A reader that keeps up is a batch of the websocket's behind, and what is kept alive beside what is
 /// counted stays below a stream's own bound.
 pub const RECENT: u64 = 256 << 10;
+/// Websockets that may be lost with the same large message at the head, with nothing acknowledged in between, until it
+/// is suspected: one is chance, two are bad luck or a bad network.
+pub const KILLS: u32 = 2;
+/// And so many more that last without it for [`STEADY`] and are lost right after it, until it is taken for too large.
+pub const PROOFS: u32 = 2;
 /// Parked bytes of one session; when spent, the websocket is not read any more. As much as one pump sends in 11 s, so
 /// that a reader has time before the others of its session feel it.
 pub const PARKED_BYTES: usize = 8 << 20;
@@ -59,11 +67,24 @@ pub const OPEN_STREAMS: usize = 16_384;
 /// forgotten beyond it, and a late refusal may then be blamed on another.
 pub const TOMBSTONES: usize = 16_384;
 
-/// Largest payload of a data message in bytes: what the genuine client sends.
+/// Payload of a data message in bytes that passes everywhere: what the genuine client sends. Larger ones have to be
+/// tried first (`proto-notes/sending.md#payload-size`).
 pub const PAYLOAD: usize = 1024;
+/// Largest payload that is tried unless told otherwise: the most that an independent client has used against the real
+/// service. The genuine agent gains nothing from more.
+pub const PAYLOAD_MAX: usize = 32 << 10;
+/// Largest payload that may be asked for: the most that was tried on the genuine agent.
+pub const PAYLOAD_LIMIT: usize = 64 << 10;
+/// Data messages a second and session unless told otherwise: above about 1000 the service was seen to pause sessions, and
+/// then to drop them (`proto-notes/sending.md#rate`).
+pub const MESSAGE_RATE: u32 = 900;
 /// Bytes of one stream that go into a message before the next stream has its turn: a write of a terminal or a query
 /// passes at once, and a frame header costs 0.2 %.
 pub const QUANTUM: usize = 4096;
+
+/// Payload of a message for streams that had nothing to send until now, which does not wait for a window that bulk data
+/// keeps full: what always passes, and no burden on any path.
+pub const URGENT: usize = PAYLOAD;
 
 /// Malformed messages in a row on one websocket before the session is given up: on TLS none is ever damaged by chance,
 /// and a peer of another version may send a few that we cannot read.

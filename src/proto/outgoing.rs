@@ -12,6 +12,7 @@ use super::{
     budget::{ProcessBudget, Share},
     limits,
     rto::Rto,
+    window::{Mark, Window},
 };
 use crate::wire::SequenceNumber;
 
@@ -24,6 +25,8 @@ pub(super) struct Outgoing {
     first: SequenceNumber,
     entries: VecDeque<Entry>,
     unacked: usize,
+    /// Bytes of all entries.
+    span: usize,
     /// Places that nobody uses at the moment.
     spare: Vec<Place>,
     bytes: Share,
@@ -37,6 +40,7 @@ pub(super) struct Outgoing {
     /// How often the head was sent again in vain: each time its wait doubles.
     back_off: u32,
     resend: Resend,
+    window: Window,
 }
 
 /// Where the bytes of a message are kept, once they are hashed.
@@ -44,10 +48,13 @@ pub(super) type Place = Arc<OnceLock<Bytes>>;
 
 #[derive(Debug)]
 struct Entry {
-    /// `None` once acknowledged.
+    /// What is sent again; `None` once acknowledged.
     message: Option<Place>,
     size: usize,
+    /// A probe: what is sent again is something else, and harmless.
+    probe: bool,
     sent: Instant,
+    mark: Mark,
     transmissions: u32,
 }
 
@@ -92,6 +99,7 @@ impl Outgoing {
             first: SequenceNumber::ZERO,
             entries: VecDeque::new(),
             unacked: 0,
+            span: 0,
             spare: Vec::new(),
             bytes: budget.in_flight(),
             rto: Rto::default(),
@@ -100,6 +108,7 @@ impl Outgoing {
             head_since: None,
             back_off: 0,
             resend: Resend::Nothing,
+            window: Window::new(),
         }
     }
 
@@ -112,20 +121,57 @@ impl Outgoing {
     pub(super) fn has_room(&self) -> bool {
         self.unacked < limits::IN_FLIGHT_MESSAGES
             && self.entries.len() < limits::IN_FLIGHT_SPAN
+            && self.span < limits::IN_FLIGHT_SPAN_BYTES
             && self.bytes.own() < limits::IN_FLIGHT_BYTES
             && self.bytes.has_room()
+    }
+
+    /// Whether a new data message of `size` bytes may be sent: the path can take it at once, and all bounds hold.
+    pub(super) fn admits(&mut self, size: usize) -> bool {
+        self.is_within_bounds(size) && self.window.admits(self.bytes.own(), size)
+    }
+
+    /// Whether a small one may be sent, beside messages of `size` bytes that may not: the window is exceeded by no
+    /// more than one of those.
+    pub(super) fn admits_urgent(&self, urgent: usize, size: usize) -> bool {
+        self.is_within_bounds(urgent) && self.bytes.own() + urgent <= self.window.usual(size) + size
+    }
+
+    fn is_within_bounds(&self, size: usize) -> bool {
+        self.has_room() && (self.unacked == 0 || self.bytes.own() + size <= limits::IN_FLIGHT_BYTES)
+    }
+
+    /// Nothing that could be sent now is to be sent.
+    pub(super) fn starved(&mut self) {
+        self.window.starved(self.bytes.own());
+    }
+
+    pub(super) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Records a probe of `size` bytes as sent; what is sent again is `harmless`.
+    pub(super) fn sent_probe(&mut self, now: Instant, size: usize, harmless: Bytes) {
+        let slot = self.sent(now, size);
+        slot.get_or_init(|| harmless);
+        if let Some(entry) = self.entries.back_mut() {
+            entry.probe = true;
+        }
     }
 
     /// Records a new message as sent and returns where its bytes are to be kept.
     pub(super) fn sent(&mut self, now: Instant, size: usize) -> Place {
         let message = self.spare.pop().unwrap_or_default();
+        let mark = self.window.sent(now, self.bytes.own());
         if self.unacked == 0 {
             self.head_since = Some(now);
             self.waiting_since = Some(now);
         }
         self.unacked += 1;
+        self.span += size;
         self.bytes.set(self.bytes.own() + size);
-        self.entries.push_back(Entry { message: Some(Arc::clone(&message)), size, sent: now, transmissions: 1 });
+        let kept = Some(Arc::clone(&message));
+        self.entries.push_back(Entry { message: kept, size, probe: false, sent: now, mark, transmissions: 1 });
         message
     }
 
@@ -142,8 +188,9 @@ impl Outgoing {
             self.spare.push(message);
         }
         let (sent, first_try) = (entry.sent, entry.transmissions == 1);
-        let size = entry.size;
-        if first_try && self.clean_since.is_none_or(|since| sent >= since) {
+        let (size, mark) = (entry.size, entry.mark);
+        let clean = first_try && self.clean_since.is_none_or(|since| sent >= since);
+        if clean {
             self.rto.sample(now.saturating_duration_since(sent));
         }
         match self.resend {
@@ -159,9 +206,10 @@ impl Outgoing {
         self.unacked -= 1;
         self.waiting_since = self.waiting_since.filter(|_| self.unacked > 0);
         self.bytes.set(self.bytes.own() - size);
+        self.window.acknowledged(now, sent, mark, size, self.bytes.own(), clean);
         if index == Some(0) {
             while self.entries.front().is_some_and(|entry| entry.message.is_none()) {
-                self.entries.pop_front();
+                self.span -= self.entries.pop_front().map_or(0, |entry| entry.size);
                 self.first = self.first.next();
             }
             self.head_since = (self.unacked > 0).then_some(now);
@@ -183,6 +231,7 @@ impl Outgoing {
     /// A new websocket: nothing that was in flight on the old one is known to have arrived.
     pub(super) fn resumed(&mut self, now: Instant) {
         self.restart_wait(now);
+        self.window.restart(now);
         // How bad the old path was says nothing about the new one.
         self.back_off = 0;
         self.resend = if self.unacked > 0 { Resend::Head { before: now } } else { Resend::Nothing };
@@ -227,6 +276,11 @@ impl Outgoing {
                 found.and_then(|at| self.transmit(now, start + at))
             }
         }
+    }
+
+    /// Whether [`next_resend`](Self::next_resend) gives one of many, which take their turn like new ones.
+    pub(super) fn is_sending_rest(&self) -> bool {
+        matches!(self.resend, Resend::Rest { .. })
     }
 
     /// Whether new data has to wait behind messages that are sent again.
@@ -274,7 +328,15 @@ impl Outgoing {
         let message = entry.message.as_ref()?;
         entry.sent = now;
         entry.transmissions = entry.transmissions.saturating_add(1);
-        message.get().cloned()
+        let bytes = message.get().cloned();
+        if entry.probe {
+            // From now on it is only as large as its harmless form.
+            let size = bytes.as_ref().map_or(0, Bytes::len).min(entry.size);
+            self.bytes.set(self.bytes.own() - (entry.size - size));
+            self.span -= entry.size - size;
+            entry.size = size;
+        }
+        bytes
     }
 
     /// Time in which acknowledgements were not read does not count.
@@ -304,6 +366,19 @@ impl Outgoing {
     pub(super) fn is_unacked(&self, sequence: SequenceNumber) -> bool {
         let entry = self.index(sequence).and_then(|index| self.entries.get(index));
         entry.is_some_and(|entry| entry.message.is_some())
+    }
+
+    /// Whether an unacknowledged message was sent only once.
+    pub(super) fn was_sent_once(&self, sequence: SequenceNumber) -> bool {
+        let entry = self.index(sequence).and_then(|index| self.entries.get(index));
+        entry.is_some_and(|entry| entry.message.is_some() && entry.transmissions == 1)
+    }
+
+    /// The oldest message, its size and when it was sent, if that was at `since` or later, and if it is more than `size`
+    /// bytes long in every form.
+    pub(super) fn large_head(&self, since: Instant, size: usize) -> Option<(SequenceNumber, usize, Instant)> {
+        let head = self.entries.front().filter(|head| head.sent >= since && head.size > size && !head.probe)?;
+        (!self.is_head_to_be_sent()).then_some((self.first, head.size, head.sent))
     }
 
     /// When an unacknowledged message went out last.
@@ -338,6 +413,7 @@ impl Outgoing {
         self.first = self.next_sequence();
         self.entries.clear();
         self.unacked = 0;
+        self.span = 0;
         self.bytes.set(0);
         self.head_since = None;
         self.waiting_since = None;

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{CloseReason, Event, Read, StreamError, StreamId, mux::Mux, single::Single, stream::Stream};
+use super::{
+    CloseReason, Event, Read, StreamError, StreamId, mux::Mux, single::Single, statistics::Meter, stream::Stream,
+};
 use crate::wire::{DecodeError, PayloadKind, SequenceNumber};
 
 /// How connections are carried (`proto-notes/port-sessions.md#modes`).
@@ -125,9 +127,22 @@ impl Port {
         }
     }
 
-    pub(super) fn fill(&mut self, now: Instant, sequence: SequenceNumber, out: &mut BytesMut, limit: usize) {
+    /// Whether what comes next is little, and somebody may wait for it.
+    pub(super) fn is_urgent(&self) -> bool {
+        matches!(self, Self::Mux(mux) if mux.is_urgent())
+    }
+
+    /// Fills the message that [`output`](Self::output) announced; `urgent`: only with what is.
+    pub(super) fn fill(
+        &mut self,
+        now: Instant,
+        sequence: SequenceNumber,
+        out: &mut BytesMut,
+        limit: usize,
+        urgent: bool,
+    ) {
         match self {
-            Self::Mux(mux) => mux.fill(now, out, limit),
+            Self::Mux(mux) => mux.fill(now, out, limit, urgent),
             Self::Single(single) => single.fill(now, sequence, out, limit),
         }
     }
@@ -197,6 +212,14 @@ impl Port {
         }
     }
 
+    /// Whether so many bytes wait to be sent.
+    pub(super) fn has_waiting(&self, bytes: usize) -> bool {
+        match self {
+            Self::Mux(mux) => mux.has_waiting(bytes),
+            Self::Single(single) => single.has_waiting(bytes),
+        }
+    }
+
     pub(super) fn end_all(&mut self, reason: &CloseReason) {
         both!(self, port => port.end_all(reason));
     }
@@ -211,6 +234,18 @@ impl Port {
 
     pub(super) fn held(&self) -> usize {
         both!(self, port => port.held())
+    }
+
+    /// Streams that have something to send.
+    pub(super) fn waiting(&self) -> usize {
+        match self {
+            Self::Mux(mux) => mux.waiting(),
+            Self::Single(single) => usize::from(single.output().is_some()),
+        }
+    }
+
+    pub(super) fn meter(&mut self) -> &mut Meter {
+        both!(self, port => port.meter())
     }
 
     /// Largest number of unsent and of unread bytes of any stream.

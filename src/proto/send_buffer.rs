@@ -48,18 +48,27 @@ impl SpareBuffers {
 
 impl SendBuffer {
     /// Appends a copy.
-    pub(super) fn push(&mut self, data: &[u8]) {
+    pub(super) fn push(&mut self, data: &[u8], spare: &mut SpareBuffers) {
         self.len += data.len();
         match self.pieces.back_mut() {
             Some(last) if last.bytes.len() + data.len() <= BUFFER => last.bytes.extend_from_slice(data),
-            _ => self.pieces.push_back(Piece { bytes: data.to_vec(), sent: 0 }),
+            _ => {
+                let mut bytes = if data.len() > SMALL { spare.take() } else { Vec::new() };
+                if data.len() > SMALL {
+                    bytes.reserve_exact(BUFFER.max(data.len()));
+                }
+                bytes.extend_from_slice(data);
+                self.pieces.push_back(Piece { bytes, sent: 0 });
+            }
         }
     }
 
-    /// Takes a buffer as it is and leaves another, empty one, in its place; copies what is small.
+    /// Takes a buffer as it is and leaves another, empty one, in its place; copies what is small or fills it by less than
+    /// half.
     pub(super) fn push_buffer(&mut self, buffer: &mut Vec<u8>, spare: &mut SpareBuffers) {
-        if buffer.len() <= SMALL {
-            self.push(buffer);
+        // Bounds count bytes: a buffer that is mostly empty would not be counted.
+        if buffer.len() <= SMALL || buffer.len() * 2 < buffer.capacity() {
+            self.push(buffer, spare);
             return buffer.clear();
         }
         self.len += buffer.len();
@@ -125,7 +134,7 @@ mod tests {
             random.fill(&mut data);
             match random.u8(..3) {
                 0 => {
-                    buffer.push(&data);
+                    buffer.push(&data, &mut spare);
                     model.extend(&data);
                 }
                 1 => {
@@ -169,12 +178,12 @@ mod tests {
     fn an_idle_stream_keeps_little_and_small_writes_share_a_buffer() {
         let (mut buffer, mut spare) = (SendBuffer::default(), SpareBuffers::default());
         for _ in 0..100 {
-            buffer.push(b"0123456789");
+            buffer.push(b"0123456789", &mut spare);
         }
         assert_eq!(buffer.pieces.len(), 1);
         buffer.take(1000, &mut BytesMut::new(), &mut spare);
         assert!(buffer.is_empty() && buffer.pieces.iter().all(|piece| piece.bytes.capacity() <= SMALL));
-        buffer.push(&[1; BUFFER]);
+        buffer.push(&[1; BUFFER], &mut spare);
         buffer.take(BUFFER, &mut BytesMut::new(), &mut spare);
         assert!(buffer.pieces.is_empty());
     }

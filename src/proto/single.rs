@@ -14,6 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{
     CloseReason, Event, Initiator, OpenError, Read, StreamError, limits,
     send_buffer::SpareBuffers,
+    statistics::Meter,
     stream::{Finish, Stream, Wake},
 };
 use crate::wire::{FlagKind, PayloadKind, SequenceNumber, smux::StreamId};
@@ -29,6 +30,7 @@ pub(super) struct Single {
     /// Earlier connections that the application has not let go of: what had arrived can still be read.
     earlier: BTreeMap<StreamId, Stream>,
     spare: SpareBuffers,
+    meter: Meter,
     events: VecDeque<Event>,
 }
 
@@ -56,6 +58,7 @@ impl Single {
             life: Life::Unclaimed,
             earlier: BTreeMap::new(),
             spare: SpareBuffers::default(),
+            meter: Meter::default(),
             events: VecDeque::new(),
         }
     }
@@ -83,7 +86,9 @@ impl Single {
     }
 
     pub(super) fn write(&mut self, id: StreamId, data: &[u8]) -> Result<usize, StreamError> {
-        self.stream(id)?.write(data)
+        let Self { stream, earlier, spare, .. } = self;
+        let stream = if id == self.id { stream } else { earlier.get_mut(&id).ok_or(StreamError::Unknown)? };
+        stream.write(data, spare)
     }
 
     pub(super) fn write_buffer(&mut self, id: StreamId, buffer: &mut Vec<u8>) -> Result<usize, StreamError> {
@@ -124,6 +129,7 @@ impl Single {
     pub(super) fn receive(&mut self, now: Instant, payload: Bytes, position: u64) {
         match &mut self.life {
             Life::Unclaimed | Life::Claimed => {
+                self.meter.received(now, &mut self.stream.busy_in, payload.len());
                 let wake = self.stream.receive(payload, position);
                 self.stream.settle(position.saturating_sub(limits::RECENT));
                 self.wake(wake);
@@ -144,10 +150,16 @@ impl Single {
         (self.reusable && self.stream.finish == Finish::Wanted).then_some(PayloadKind::Flag)
     }
 
+    pub(super) fn has_waiting(&self, bytes: usize) -> bool {
+        self.stream.unsent.len() >= bytes
+    }
+
     /// Fills the message that [`output`](Self::output) announced, which will have this number.
     pub(super) fn fill(&mut self, now: Instant, sequence: SequenceNumber, out: &mut BytesMut, limit: usize) {
         if !self.stream.unsent.is_empty() {
+            let before = out.len();
             let wake = self.stream.take(limit, out, &mut self.spare);
+            self.meter.sent(now, &mut self.stream.busy_in, out.len() - before);
             self.wake(wake);
             return;
         }
@@ -201,6 +213,10 @@ impl Single {
 
     pub(super) fn held(&self) -> usize {
         self.earlier.len() + usize::from(self.life != Life::Unclaimed && self.stream.held)
+    }
+
+    pub(super) fn meter(&mut self) -> &mut Meter {
+        &mut self.meter
     }
 
     pub(super) fn streams(&self) -> impl Iterator<Item = &Stream> {

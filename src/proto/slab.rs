@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
+use super::limits;
 use crate::wire::{Draft, Header, PAYLOAD_OFFSET};
 
 /// Least size of an allocation, bytes: some fifty messages of 1024 bytes.
 const LEAST: usize = 64 << 10;
 /// An allocation has room for at least so many of the largest message.
 const MESSAGES: usize = 8;
-/// Allocations whose messages may be in flight. Beyond it the oldest is left to its messages.
-const RETIRED: usize = 64;
+/// Bytes of allocations whose messages may be in flight: twice what may be. Beyond it the oldest is left to its messages.
+const RETIRED: usize = 2 * limits::IN_FLIGHT_BYTES;
 
 /// Messages lie in it in the order in which they are made, and go in about that order: when the oldest allocation is
 /// free, it is the next to be filled. So a steady transfer allocates nothing.
@@ -50,7 +51,7 @@ impl Slab {
         }
         let next = self.retired.pop_front_if(|oldest| oldest.try_reclaim(need));
         let next = next.unwrap_or_else(|| BytesMut::with_capacity(self.size));
-        if self.retired.len() == RETIRED {
+        if self.retired.len() * self.size > RETIRED {
             self.retired.pop_front();
         }
         self.retired.push_back(std::mem::replace(&mut self.current, next));

@@ -8,6 +8,7 @@ use super::{
     CloseReason, limits,
     receive_buffer::ReceiveBuffer,
     send_buffer::{self, SendBuffer, SpareBuffers},
+    statistics::BusyIn,
 };
 
 /// What a read gave.
@@ -69,6 +70,7 @@ pub(super) struct Stream {
     sent: u64,
     /// Mux mode: what the destination was given to answer.
     pub(super) asked: Option<Asked>,
+    pub(super) busy_in: BusyIn,
     unread: ReceiveBuffer,
     end: Option<Result<(), StreamError>>,
     reader_waits: bool,
@@ -114,6 +116,7 @@ impl Stream {
             unsettled: false,
             sent: 0,
             asked: None,
+            busy_in: BusyIn::default(),
             unread: ReceiveBuffer::default(),
             end: None,
             reader_waits: false,
@@ -127,11 +130,11 @@ impl Stream {
     }
 
     /// Takes as much of `data` as there is room for; 0 means wait.
-    pub(super) fn write(&mut self, data: &[u8]) -> Result<usize, StreamError> {
+    pub(super) fn write(&mut self, data: &[u8], spare: &mut SpareBuffers) -> Result<usize, StreamError> {
         self.can_write()?;
         let count = data.len().min(limits::STREAM_UNSENT.saturating_sub(self.unsent.len()));
         self.writer_waits = count == 0 && !data.is_empty();
-        self.unsent.push(&data[..count]);
+        self.unsent.push(&data[..count], spare);
         Ok(count)
     }
 
@@ -143,7 +146,7 @@ impl Stream {
         spare: &mut SpareBuffers,
     ) -> Result<usize, StreamError> {
         if buffer.len() > send_buffer::BUFFER {
-            let count = self.write(buffer)?;
+            let count = self.write(buffer, spare)?;
             buffer.drain(..count);
             return Ok(count);
         }

@@ -15,6 +15,10 @@ pub(super) enum Timer {
     Resend,
     /// A pause that nobody lifted is over.
     Pause,
+    /// Data may go out again: there is a token.
+    Token,
+    /// A websocket has lasted for long enough without what may kill it.
+    Hold,
     /// Send a ping.
     Ping,
     /// Nothing was heard for two intervals after a ping.
@@ -42,12 +46,14 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
         Self::Handshake,
         Self::Retransmit,
         Self::Shield,
         Self::Resend,
         Self::Pause,
+        Self::Token,
+        Self::Hold,
         Self::Ping,
         Self::Silence,
         Self::Resumed,

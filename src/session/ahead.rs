@@ -24,11 +24,13 @@ impl Gateway {
     }
 }
 
-/// A connection that was opened ahead; it may have been closed since.
+/// A connection that was opened ahead; it may have been closed since. Only our own [`Dialer`](super::Dialer) makes them.
 #[derive(Debug)]
 pub struct Ahead<S> {
     pub(super) gateway: Gateway,
     pub(super) address: SocketAddr,
+    /// How many of the gateway's addresses are to be passed over next time if this one is no good.
+    pub(super) others_first: usize,
     pub(super) io: S,
 }
 

@@ -22,7 +22,7 @@ use super::{
     shared::{Shared, Status},
     wake,
 };
-use crate::proto::{self, Cause, CloseReason, Config, Initiator, Input};
+use crate::proto::{self, Cause, CloseReason, Config, Initiator, Input, Statistics};
 
 /// How long a cancelled StartSession is waited for: if it succeeds after all, its session has to be ended.
 const START_AFTER_CANCEL: Duration = Duration::from_secs(5);
@@ -143,6 +143,10 @@ impl Session {
         config.keep_alive = options.keep_alive;
         config.handshake_timeout = deadline.into_std().saturating_duration_since(now);
         config.budget = options.budget.clone();
+        config.max_payload = options.max_payload;
+        config.max_message_rate = options.max_message_rate;
+        config.path = options.path.clone();
+        config.slowdown = options.slowdown.clone();
         let mut proto = proto::Session::new(config, now);
         proto.handle(now, Input::Connected(link.token));
         let shared = Arc::new(Shared::new(session_id, proto));
@@ -199,6 +203,12 @@ impl Session {
     #[must_use]
     pub fn rtt(&self) -> Duration {
         self.holder.shared.lock().proto.rtt()
+    }
+
+    /// What was carried, and how fast. Takes the session's lock for a moment.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.holder.shared.lock().proto.statistics(clock::now())
     }
 
     /// A new stream. In basic mode this waits until the stream before it is over; first come, first served.

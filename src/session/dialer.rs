@@ -21,7 +21,11 @@ use tokio_rustls::{
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{self, handshake::client::generate_key, protocol::WebSocketConfig},
+    tungstenite::{
+        self,
+        handshake::client::generate_key,
+        protocol::{Role, WebSocketConfig},
+    },
 };
 
 use super::{
@@ -158,7 +162,9 @@ impl Dial for Dialer {
         Box::pin(async {
             let gateway = control.gateway().await?;
             match self.reach(&gateway).await {
-                Ok(Reached { address, transport, .. }) => Some(Ahead { gateway, address, io: transport }),
+                Ok(Reached { address, transport, others_first }) => {
+                    Some(Ahead { gateway, address, others_first, io: transport })
+                }
                 Err(error) => {
                     tracing::debug!(host = gateway.host, %error, "not connected ahead");
                     None
@@ -251,7 +257,7 @@ impl Dialer {
 
     fn known<T>(&self, host: &str, with: impl FnOnce(&mut Known) -> T) -> T {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        with(known.entry(host.to_owned()).or_default())
+        with(known.entry(host.to_ascii_lowercase()).or_default())
     }
 
     /// What to try, in order: what worked last, then the rest, because permissions change.
@@ -280,20 +286,32 @@ impl Dialer {
     ) -> Result<WebSocketStream<Transport>, DialError> {
         let request = upgrade_request(url, headers)
             .map_err(|error| DialError::Upgrade { host: host.to_owned(), message: error.to_string() })?;
-        if let Some(Ahead { address, io, .. }) = ahead {
-            match upgrade(request.clone(), address, io, host).await {
-                // It may have been closed because nothing came: no fault of the gateway's.
-                Err(DialError::Upgrade { message, .. }) => tracing::debug!(%host, message, "connected ahead in vain"),
-                upgraded => return upgraded,
+        if let Some(Ahead { address, others_first, io, .. }) = ahead {
+            match upgrade(request.clone(), address, io).await {
+                // It may have been closed because nothing came, with or without a word: no fault of the gateway's.
+                Err(NotUpgraded::Broken(message)) => tracing::debug!(%host, message, "connected ahead in vain"),
+                Err(NotUpgraded::Refused(408)) => tracing::debug!(%host, "connected ahead for too long"),
+                upgraded => return self.upgraded(upgraded, host, others_first),
             }
         }
         let gateway = Gateway { host: url.host().to_owned(), port: url.port(), tls: url.is_tls() };
         let Reached { address, transport, others_first } = self.reach(&gateway).await?;
-        let upgraded = upgrade(request, address, transport, host).await;
-        if let Err(DialError::Upgrade { .. }) = &upgraded {
-            self.known(host, |known| known.passed_over = others_first);
-        }
-        upgraded
+        let upgraded = upgrade(request, address, transport).await;
+        self.upgraded(upgraded, host, others_first)
+    }
+
+    /// What a failed upgrade means: others go first next time, unless the gateway has answered.
+    fn upgraded<T>(&self, upgraded: Result<T, NotUpgraded>, host: &str, others_first: usize) -> Result<T, DialError> {
+        upgraded.map_err(|failure| {
+            let host = host.to_owned();
+            match failure {
+                NotUpgraded::Refused(status) => DialError::Refused { host, status },
+                NotUpgraded::Broken(message) | NotUpgraded::Late(message) => {
+                    self.known(&host, |known| known.passed_over = others_first);
+                    DialError::Upgrade { host, message }
+                }
+            }
+        })
     }
 
     /// TCP and TLS to the first address that answers.
@@ -340,23 +358,33 @@ impl Dialer {
     }
 }
 
+/// Why there is no websocket on a connection.
+enum NotUpgraded {
+    /// The gateway answered with an HTTP status.
+    Refused(u16),
+    /// The connection ended, or what came was no answer.
+    Broken(String),
+    /// Nothing came.
+    Late(String),
+}
+
 /// Asks for a websocket on a connection.
 async fn upgrade(
     request: Request<()>,
     address: SocketAddr,
     transport: Transport,
-    host: &str,
-) -> Result<WebSocketStream<Transport>, DialError> {
+) -> Result<WebSocketStream<Transport>, NotUpgraded> {
     let upgrade = client_async_with_config(request, transport, Some(websocket_config()));
-    let message = match timeout(UPGRADE, upgrade).await {
-        Ok(Ok((websocket, _))) => return Ok(websocket),
-        Ok(Err(tungstenite::Error::Http(response))) => {
-            return Err(DialError::Refused { host: host.to_owned(), status: response.status().as_u16() });
+    Err(match timeout(UPGRADE, upgrade).await {
+        Ok(Ok((websocket, _))) => {
+            // Nothing is lost: the transport gives out what came behind the answer once it is asked for it.
+            let transport = websocket.into_inner();
+            return Ok(WebSocketStream::from_raw_socket(transport, Role::Client, Some(websocket_config())).await);
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("{address}: {}", late("no answer", UPGRADE)),
-    };
-    Err(DialError::Upgrade { host: host.to_owned(), message })
+        Ok(Err(tungstenite::Error::Http(response))) => NotUpgraded::Refused(response.status().as_u16()),
+        Ok(Err(error)) => NotUpgraded::Broken(error.to_string()),
+        Err(_) => NotUpgraded::Late(format!("{address}: {}", late("no answer", UPGRADE))),
+    })
 }
 
 fn late(what: &str, limit: Duration) -> io::Error {

@@ -45,8 +45,9 @@ use crate::{
 const READ_MESSAGES: usize = 64;
 /// Bytes taken from the websocket before the state machine sees them: what its bounds may be exceeded by.
 const READ_BYTES: usize = 256 << 10;
-/// Messages taken out of the state machine before the websocket gets them.
-const WRITE_MESSAGES: usize = 32;
+/// Messages taken out of the state machine before the websocket gets them. More than are read: else acknowledgements pile
+/// up behind a gateway that is quick, up to where they are dropped, and the agent resends what it misses at ten a second.
+const WRITE_MESSAGES: usize = 2 * READ_MESSAGES;
 /// Passes in one poll, so that one busy session does not keep a worker to itself.
 const PASSES: usize = 16;
 /// How often an attempt may be made anew: on a network that comes and goes, one that was never brought to its end would
@@ -95,6 +96,8 @@ pub(super) struct Driver<S> {
     /// When a websocket that takes nothing and says nothing is given up: what it does not take cannot be answered, and
     /// a ping is behind it.
     blocked_until: Option<Instant>,
+    /// The websocket's buffer was full.
+    full: bool,
     /// The machine or the network may have woken, and nothing was heard since.
     suspect: bool,
     /// When an attempt was last made anew because of that.
@@ -151,6 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             unpolled: false,
             attempts: 0,
             blocked_until: None,
+            full: false,
             suspect: false,
             restarted: None,
             restart_at: None,
@@ -354,6 +358,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.needs_flush = false;
         self.ping_unflushed = false;
         self.blocked_until = None;
+        self.full = false;
         self.suspect = false;
         let ready = state.proto.is_ready();
         state.proto.handle(now, Input::Disconnected);
@@ -462,13 +467,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Link::Open(websocket) = &mut self.link else { return };
         while !self.outbox.is_empty() {
             match Pin::new(&mut **websocket).poll_ready(cx) {
-                Poll::Pending => return self.blocked(),
+                Poll::Pending => {
+                    self.full = true;
+                    return self.blocked();
+                }
                 Poll::Ready(Err(error)) => return self.break_off(&error),
                 Poll::Ready(Ok(())) => {}
             }
             let Some(message) = self.outbox.pop_front() else { return };
             self.needs_flush = true;
-            self.blocked_until = None;
+            // A buffer that has room anyway does not show that anything has left.
+            if std::mem::take(&mut self.full) {
+                self.blocked_until = None;
+            }
             if let Err(error) = Pin::new(&mut **websocket).start_send(message) {
                 return self.break_off(&error);
             }

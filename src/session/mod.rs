@@ -35,4 +35,4 @@ pub use transport::Transport;
 pub use wake::watch_for_wake;
 pub(crate) use wake::woken;
 
-pub use crate::proto::Mode;
+pub use crate::proto::{Mode, Statistics};

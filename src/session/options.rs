@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::{ControlErrorKind, SessionId};
-use crate::proto::{ProcessBudget, limits};
+use crate::proto::{PathState, ProcessBudget, Slowdown, limits};
 
 /// What an observer of a session is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,8 @@ pub enum SessionEvent {
 /// Called from the session's own task: must not block.
 pub type Observer = Arc<dyn Fn(SessionEvent) + Send + Sync>;
 
-/// Settings of a session. Clones share the process-wide bounds on buffers.
+/// Settings of a session. Clones share the process-wide bounds on buffers, and what is learned of the path: sessions to
+/// another endpoint need another `path`, and sessions of another pool another `slowdown`.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SessionOptions {
@@ -68,12 +69,21 @@ pub struct SessionOptions {
     /// How often the idle timeout of the service is kept from ending the session; `None`: never, because an account's
     /// policy wants idle sessions to end.
     pub keep_alive: Option<Duration>,
+    /// Largest payload of a data message that is tried, bytes; up to 64 KiB, and nothing larger than 1024 is tried if it
+    /// is no more. Default 32 KiB.
+    pub max_payload: usize,
+    /// Data messages a second; 0: no limit. Default 900.
+    pub max_message_rate: u32,
     /// Tells that the machine or the network may have woken, as from [`watch_for_wake`](super::watch_for_wake).
     pub wake: Option<watch::Receiver<u64>>,
     /// Told what happens.
     pub observer: Option<Observer>,
     /// Bounds that all sessions with clones of these options share.
     pub budget: ProcessBudget,
+    /// The largest payload that was found to pass, shared in the same way.
+    pub path: PathState,
+    /// How far the service has slowed sending down, shared in the same way.
+    pub slowdown: Slowdown,
 }
 
 impl Default for SessionOptions {
@@ -83,9 +93,13 @@ impl Default for SessionOptions {
             connect_timeout: Duration::from_secs(30),
             stall_timeout: limits::STALL_TIMEOUT,
             keep_alive: None,
+            max_payload: limits::PAYLOAD_MAX,
+            max_message_rate: limits::MESSAGE_RATE,
             wake: None,
             observer: None,
             budget: ProcessBudget::default(),
+            path: PathState::default(),
+            slowdown: Slowdown::default(),
         }
     }
 }

@@ -72,10 +72,25 @@ async fn an_old_agent_survives_faults_too() {
 async fn a_gateway_with_the_genuine_clients_payload_as_its_limit_is_respected() {
     let world = World::with(|config| config.payload_cap = Some(PayloadCap { bytes: 1024, then: Default::default() }));
     let echo = Destination::echo().await;
-    let program = world.forward(echo.port, &[]).await;
+    let program = world.forward(echo.port, &["--max-payload", "1024"]).await;
     program.connect().await.echo(&[7; 500_000]).await;
     let (_, state) = world.finish(program).await;
     assert!(state.sessions.values().all(|session| session.largest_payload <= 1024));
+    assert!(!state.calls.contains_key("ResumeSession"), "{:?}", state.calls);
+}
+
+/// Larger messages are tried, and cost a websocket each; the connection does not notice.
+#[tokio::test]
+async fn a_gateway_with_a_limit_of_its_own_costs_few_websockets_and_no_connection() {
+    for bytes in [1024, 10_000] {
+        let world = World::with(|config| config.payload_cap = Some(PayloadCap { bytes, then: Default::default() }));
+        let echo = Destination::echo().await;
+        let program = world.forward(echo.port, &[]).await;
+        program.connect().await.echo(&[7; 2_000_000]).await;
+        let (_, state) = world.finish(program).await;
+        let resumes = state.calls.get("ResumeSession").copied().unwrap_or(0);
+        assert!((1..=4).contains(&resumes), "{bytes}: {resumes}");
+    }
 }
 
 #[tokio::test]
@@ -88,7 +103,7 @@ async fn a_gateway_that_pauses_is_waited_for() {
         });
     });
     let echo = Destination::echo().await;
-    let program = world.forward(echo.port, &[]).await;
+    let program = world.forward(echo.port, &["--max-payload", "1024", "--max-message-rate", "0"]).await;
     program.connect().await.echo(&[7; 500_000]).await;
     let (_, state) = world.finish(program).await;
     assert!(state.sessions.values().any(|session| session.pauses > 0), "never paused");

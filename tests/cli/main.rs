@@ -18,6 +18,7 @@ mod main_path;
 mod modes;
 mod outage;
 mod payloads;
+mod pool;
 mod refusals;
 mod replaced;
 mod resume;

@@ -64,11 +64,19 @@ async fn programs_see_every_event_on_stdout_and_nothing_on_stderr() {
         event("session_started"),
         json!({"event": "session_started", "forward": forward, "session_id": session, "target": World::TARGET, "member": 0})
     );
-    assert_eq!(event("ready"), json!({"event": "ready", "forwards": [{"forward": forward, "addresses": [address]}]}));
+    assert_eq!(
+        event("ready"),
+        json!({"event": "ready", "forwards": [{"forward": forward, "addresses": [address], "member": 0}]})
+    );
     assert_eq!(event("connection_opened"), json!({"event": "connection_opened", "forward": forward, "peer": peer}));
     assert_eq!(
         event("connection_closed"),
         json!({"event": "connection_closed", "forward": forward, "peer": peer, "bytes_up": 5, "bytes_down": 5, "reason": "local_closed"})
+    );
+    assert_eq!(
+        event("session_ended"),
+        json!({"event": "session_ended", "forward": forward, "session_id": session, "member": 0, "reason": "requested",
+            "by": "user", "detail": "ended as asked", "bytes_up": 5, "bytes_down": 5})
     );
     assert_eq!(event("stopped"), json!({"event": "stopped", "exit": 143, "by": "signal"}));
 

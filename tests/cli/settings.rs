@@ -34,6 +34,19 @@ async fn every_option_may_be_a_variable_and_a_flag_wins() {
 }
 
 #[tokio::test]
+async fn messages_are_no_larger_than_told() {
+    for (largest, expected) in [("1024", 1024..=1024), ("4096", 4096..=4096), ("", 4096..=32 << 10)] {
+        let (world, echo) = (World::ideal(), Destination::echo().await);
+        let variables = [("SSMFWD_MAX_PAYLOAD", largest), ("SSMFWD_MAX_MESSAGE_RATE", "0")];
+        let program = Program::start(command(&world, echo.port, &variables, &[]));
+        program.connect().await.echo(&vec![7; 1 << 20]).await;
+        let (_, state) = world.finish(program).await;
+        let seen = state.sessions.values().map(|session| session.largest_payload).max().expect("a session");
+        assert!(expected.contains(&seen), "{largest}: {seen}");
+    }
+}
+
+#[tokio::test]
 async fn the_endpoint_may_be_named_for_ssm_alone_or_by_an_option() {
     for name in ["AWS_ENDPOINT_URL_SSM", "SSMFWD_ENDPOINT_URL"] {
         let (world, echo) = (World::ideal(), Destination::echo().await);

@@ -204,7 +204,8 @@ fn the_realistic_agent_changes_the_time_and_not_the_data() {
 fn an_old_agent_carries_one_connection_after_another() {
     let server = Server::start();
     let old = ["--agent", "ideal", "--agent-version", "3.0.150.0"];
-    let tunnel = Tunnel::serve(&old, &[format!("0:{}", server.port)]);
+    // One that waits for its turn for long would get a session of its own.
+    let tunnel = Tunnel::serve_with(&old, &["--sessions", "1"], &[format!("0:{}", server.port)]);
     let rows = server.folder.path().join("rows");
     let size = data::write_rows(&rows, data::realistic_size(), hexadecimal);
     load(server.port, "direct", &rows);

@@ -89,9 +89,14 @@ impl Tunnel {
 
     /// The two as programs of their own, so that the emulator can tell what was left behind.
     pub(crate) fn serve(switches: &[&str], forwards: &[String]) -> Self {
+        Self::serve_with(switches, &[], forwards)
+    }
+
+    /// The same with options of `ssmfwd`.
+    pub(crate) fn serve_with(switches: &[&str], options: &[&str], forwards: &[String]) -> Self {
         let aws = Aws::serve(switches);
         let mut command = Command::new(programs().join("ssmfwd"));
-        command.envs(aws.env());
+        command.envs(aws.env()).args(options);
         Self::start(aws, command, forwards)
     }
 

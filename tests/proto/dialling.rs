@@ -32,9 +32,12 @@ impl Pair {
             seed: 1,
             epoch_ms: 1_700_000_000_000,
         };
+        let mut config = Config::new(uuid::Uuid::from_u128(1), 1, 1_700_000_000_000);
+        // It sends much, and no time passes.
+        config.max_message_rate = 0;
         let mut pair = Self {
             now,
-            session: Session::new(Config::new(uuid::Uuid::from_u128(1), 1, 1_700_000_000_000), now),
+            session: Session::new(config, now),
             agent: AgentCore::new(options, now),
             deadlines: [None; 2],
             dials: Vec::new(),

@@ -122,25 +122,33 @@ fn the_window_closes_at_1024_messages_and_opens_with_acknowledgements() {
     let mut peer = Peer::ready(NEW);
     let stream = peer.open();
     let mut accepted = 0;
+    // The window of the path grows with what is acknowledged, until it is no bound any more.
+    let mut first = 2;
     loop {
         let count = peer.session.write(stream, &[7; 4096]).expect("open");
         peer.drain();
-        if count == 0 {
+        let occupancy = peer.session.occupancy();
+        if count == 0 && occupancy.unacked_messages == 1024 {
             break;
+        }
+        if count == 0 {
+            assert!(occupancy.window < 1024 * 1144, "{occupancy:?}");
+            peer.acknowledge(first);
+            first += 1;
         }
         accepted += count;
     }
-    let occupancy = peer.session.occupancy();
-    assert_eq!((occupancy.unacked_messages, occupancy.largest_unsent), (1024, limits::STREAM_UNSENT));
+    assert_eq!(peer.session.occupancy().largest_unsent, limits::STREAM_UNSENT);
     let carried: usize = peer.payloads().iter().flat_map(|payload| frames(payload)).map(|(.., len)| len).sum();
     assert_eq!(carried + limits::STREAM_UNSENT, accepted);
+    peer.events();
 
     // Each acknowledgement, whichever it is, lets one more message out.
     peer.lines();
-    peer.acknowledge(500);
-    assert_eq!(peer.lines(), ["1026 Output [PSH 3 1016 bytes]"]);
+    peer.acknowledge(first + 500);
+    assert_eq!(peer.lines(), [format!("{} Output [PSH 3 1016 bytes]", first + 1024)]);
     assert!(peer.events().is_empty(), "half of the stream's buffer has to be free before its writer is told");
-    for number in 2..34 {
+    for number in first..first + 32 {
         peer.acknowledge(number);
     }
     assert_eq!(peer.events(), [Event::Writable(stream)], "told once");
@@ -447,4 +455,25 @@ fn what_cannot_be_answered_is_not_reported() {
     peer.publication(ssmfwd::wire::MessageKind::PausePublication);
     peer.pass(limits::PAUSE - ms(1));
     assert_eq!(unanswered(&mut peer), NOBODY);
+}
+
+/// The stream that went first had nothing left to say, and the others were taken to have nothing either: they waited
+/// for the next ping.
+#[test]
+fn a_stream_that_ended_before_its_turn_does_not_keep_the_others_waiting() {
+    let mut peer = Peer::ready(NEW);
+    let (bulk, small) = (peer.open(), peer.open());
+    peer.write(small, b"hi");
+    peer.drain();
+    peer.write(bulk, vec![0; limits::STREAM_UNSENT]);
+    peer.drain();
+    assert!(peer.session.occupancy().largest_unsent > 0, "the window is full");
+    peer.writable = false;
+    peer.write(small, b"more");
+    peer.acknowledge_all();
+    peer.output(fin(small));
+    peer.lines();
+    peer.writable = true;
+    peer.drain();
+    assert!(!peer.data_lines().is_empty());
 }

@@ -27,18 +27,24 @@ fn seeds() -> Range<u64> {
 #[expect(clippy::print_stderr, reason = "how much was simulated")]
 fn run(mode: Mode, profile: Profile) {
     let (mut steps, mut runs, mut resumes, mut stops) = (0, 0, 0, 0);
+    let (mut probes, mut too_large) = (0, 0);
     for seed in seeds() {
         let outcome = World::new(seed, mode, profile).run();
         steps += u64::from(outcome.steps);
         resumes += outcome.resumes;
         stops += outcome.stops;
+        probes += outcome.probes;
+        too_large += outcome.too_large;
         runs += 1;
         if seed.is_multiple_of(50) {
             let again = World::new(seed, mode, profile).run();
             assert_eq!(outcome, again, "seed {seed}: the same seed did something else");
         }
     }
-    eprintln!("{mode:?} {profile:?}: {runs} seeds, {steps} steps, {resumes} resumes timed, {stops} stops in reading");
+    eprintln!(
+        "{mode:?} {profile:?}: {runs} seeds, {steps} steps, {resumes} resumes timed, {stops} stops in reading, {probes} probes \
+         passed, {too_large} were too large"
+    );
 }
 
 #[test]

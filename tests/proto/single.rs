@@ -193,3 +193,18 @@ fn a_destination_that_does_not_answer_is_named() {
     let text = peer.session.closed().expect("closed").to_string();
     assert!(text.contains("the destination refused the connection or did not answer"), "{text}");
 }
+
+/// A piece without a byte was taken for a local program that takes nothing, and all that followed was thrown away.
+#[test]
+fn a_message_without_a_byte_is_no_data() {
+    for mut peer in [Peer::ready(BASIC), Peer::raw()] {
+        let stream = peer.open();
+        let mut pieces = [const { bytes::Bytes::new() }; 4];
+        assert_eq!(peer.session.read_pieces(stream, &mut pieces, 100), Ok(Read::Pending));
+        peer.output(b"");
+        assert_eq!(peer.session.read_pieces(stream, &mut pieces, 100), Ok(Read::Pending));
+        peer.output(b"data");
+        assert_eq!(peer.session.read_pieces(stream, &mut pieces, 100), Ok(Read::Data(1)));
+        assert_eq!(pieces[0], "data");
+    }
+}

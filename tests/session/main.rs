@@ -16,5 +16,6 @@ mod loss;
 mod reconnecting;
 mod resume;
 mod setup;
+mod statistics;
 mod streams;
 mod stutter;

@@ -15,7 +15,8 @@ use ssmfwd::{
     aws::{Aws, AwsOptions},
     emulator::{AgentKind, Emulator, EmulatorConfig},
     forward::{
-        Bind, Destination, ForwardEnd, ForwardSpec, Forwarder, ForwarderOptions, Listen, LocalAddress, SessionConnector,
+        Bind, Destination, ForwardEnd, ForwardSpec, Forwarder, ForwarderOptions, Listen, LocalAddress, SessionAccounts,
+        SessionConnector, Sessions,
     },
     session::{Dialer, Mode, SessionOptions, StartRequest},
 };
@@ -50,11 +51,9 @@ pub(super) async fn run(config: EmulatorConfig, once: bool) -> Result<(), Box<dy
     let Some(LocalAddress::Tcp(local)) = forwarder.addresses().into_iter().next() else {
         return Err("no local address".into());
     };
-    let connector = Arc::new(SessionConnector {
-        control: Arc::new(Aws::from_sdk_config(&emulator.sdk_config(), AwsOptions::default())?),
-        dialer: Arc::new(Dialer::new()?),
-        options: SessionOptions::default(),
-    });
+    let control = Arc::new(Aws::from_sdk_config(&emulator.sdk_config(), AwsOptions::default())?);
+    let dialer = Arc::new(Dialer::new()?);
+    let connector = Arc::new(SessionConnector::new(control, dialer, SessionOptions::default()));
     let request = request(&emulator, target);
     let session = forwarder.connect(&*connector, request.clone(), CancellationToken::new()).await?;
     let multiplexed = if session.mode() == Mode::Mux { "many connections at once" } else { "one connection at a time" };
@@ -181,6 +180,8 @@ fn options() -> ForwarderOptions {
         max_connections: std::num::NonZeroU32::MIN.saturating_add(1023),
         linger: Duration::from_secs(5),
         reconnect_window: Duration::from_secs(60),
+        sessions: Sessions::Auto,
+        accounts: SessionAccounts::default(),
     }
 }
 

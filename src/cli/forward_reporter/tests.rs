@@ -6,14 +6,14 @@ use super::{
     super::{
         args::Format,
         plan::Access,
-        reporter::tests::{ended_as_asked, events, forward, lost, session, told, without_times},
+        reporter::tests::{ended, ended_as_asked, events, forward, lost, session, told, without_times},
     },
     *,
 };
 use crate::session::ControlError;
 
 fn of(id: &str, event: SessionEvent) -> Event {
-    Event::Session { session: session(id), event }
+    Event::Session { session: session(id), member: 0, event }
 }
 
 fn of_session(event: SessionEvent) -> Event {
@@ -27,10 +27,6 @@ fn started(id: &str) -> Event {
 /// A session that is started and gets ready.
 fn serves(id: &str) -> [Event; 2] {
     [started(id), of(id, SessionEvent::Ready)]
-}
-
-fn ended(id: &str, reason: CloseReason) -> Event {
-    Event::SessionEnded { session: session(id), reason }
 }
 
 fn closed(by: Initiator, text: &str) -> CloseReason {
@@ -60,6 +56,10 @@ fn start_failed(attempt: u32, kind: ControlErrorKind) -> Event {
     Event::StartFailed { error: Arc::new(error.into()), attempt }
 }
 
+fn replaced(new: &str, old: &str) -> Event {
+    Event::SessionReplaced { session: session(new), member: 0, replaces: session(old), reason: lost() }
+}
+
 /// A night in the life of a forward.
 fn night() -> Vec<Event> {
     use ControlErrorKind::{ExpiredCredentials as Expired, Network, Throttled};
@@ -80,12 +80,12 @@ fn night() -> Vec<Event> {
         of_session(SessionEvent::Unanswered(2)),
         of_session(SessionEvent::Stalled(true)),
         of_session(SessionEvent::Stalled(false)),
-        Event::SessionEnded { session: session("me-0a"), reason: lost() },
+        ended("me-0a", lost()),
         start_failed(1, Throttled),
         Event::WindowClosed { outage: Duration::from_secs(60) },
         started("me-0b"),
         of("me-0b", SessionEvent::Ready),
-        Event::SessionReplaced { session: session("me-0b"), replaces: session("me-0a"), reason: lost() },
+        replaced("me-0b", "me-0a"),
         ended("me-0b", over.clone()),
         Event::Dormant { reason: over, fulfilled: false },
         started("me-0c"),
@@ -158,15 +158,15 @@ fn programs_are_told_everything() {
             r#"{"event":"destination_silent",F,"destination":"db:2","connections":2}"#,
             r#"{"event":"stalled",F,"active":true,"session_id":"me-0a"}"#,
             r#"{"event":"stalled",F,"active":false,"session_id":"me-0a"}"#,
-            r#"{"event":"session_ended",F,"session_id":"me-0a","reason":"connection_lost","by":"network",
-                "detail":"connection lost: gone"}"#,
+            r#"{"event":"session_ended",F,"session_id":"me-0a","member":0,"reason":"connection_lost","by":"network",
+                "detail":"connection lost: gone","bytes_up":3,"bytes_down":4}"#,
             r#"{"event":"reconnecting",F,"session_id":null,"attempt":1,
                 "cause":"StartSession of i-0a failed: no"}"#,
             r#"{"event":"session_started",F,"session_id":"me-0b","target":"i-0a","member":0}"#,
-            r#"{"event":"session_replaced",F,"session_id":"me-0b","replaces":"me-0a","reason":"connection_lost",
+            r#"{"event":"session_replaced",F,"session_id":"me-0b","replaces":"me-0a","member":0,"reason":"connection_lost",
                 "by":"network","detail":"connection lost: gone"}"#,
-            r#"{"event":"session_ended",F,"session_id":"me-0b","reason":"channel_closed","by":"service",
-                "detail":"the session was closed: idle (by the Session Manager service)"}"#,
+            r#"{"event":"session_ended",F,"session_id":"me-0b","member":0,"reason":"channel_closed","by":"service",
+                "detail":"the session was closed: idle (by the Session Manager service)","bytes_up":3,"bytes_down":4}"#,
             r#"{"event":"dormant",F,"reason":"channel_closed","by":"service",
                 "detail":"the session was closed: idle (by the Session Manager service)"}"#,
             r#"{"event":"session_started",F,"session_id":"me-0c","target":"i-0a","member":0}"#,
@@ -239,6 +239,19 @@ fn a_session_that_is_ended_beside_the_current_one_is_told() {
     assert!(told[0].contains("open connections were reset, the next connection starts"), "{told:?}");
 }
 
+/// A session of before, which only its connections use, does not make the next one one of several.
+#[test]
+fn an_end_after_a_dormancy_is_told_once() {
+    let over = || closed(Initiator::Service, "maintenance");
+    let dormant = || Event::Dormant { reason: over(), fulfilled: false };
+    let beside = |event| Event::Session { session: session("me-0b"), member: 1, event };
+    let events = serves("me-0a").into_iter().chain([beside(SessionEvent::Started(session("me-0b")))]);
+    let events = events.chain([beside(SessionEvent::Ready), ended("me-0a", over()), dormant()]);
+    let told = lines(events.chain(serves("me-0c")).chain([ended("me-0c", over()), dormant()]));
+    assert!(told.iter().all(|line| !line.contains("me-0c was ended")), "{told:?}");
+    assert_eq!(told.iter().filter(|line| line.contains("the next connection starts")).count(), 2, "{told:?}");
+}
+
 #[test]
 fn ends_that_reset_nothing_are_not_told() {
     let [asked, data_ended] = [ended_as_asked(), closed(Initiator::Agent, "")];
@@ -284,4 +297,103 @@ fn causes_that_are_ever_new_are_not_told_for_ever() {
         (0..100).for_each(|attempt| forward.tell(&reconnecting(attempt, &format!("request {attempt}"), None)));
     });
     assert_eq!((stdout.len(), stderr.lines().count()), (0, CAUSES_MAX));
+}
+
+fn of_place(id: &str, member: u32, event: SessionEvent) -> Event {
+    Event::Session { session: session(id), member, event }
+}
+
+/// Three sessions that serve together.
+fn three() -> Vec<Event> {
+    let of = |(member, id): (u32, &str)| {
+        [SessionEvent::Started(session(id)), SessionEvent::Ready].map(|event| of_place(id, member, event))
+    };
+    (0..).zip(["me-0a", "me-0b", "me-0c"]).flat_map(of).collect()
+}
+
+fn ended_beside(id: &str, member: u32, reason: CloseReason, idle: bool) -> Event {
+    Event::SessionEnded { session: session(id), member, reason, idle, bytes_up: 0, bytes_down: 0 }
+}
+
+#[test]
+fn one_of_several_sessions_is_told_to_be_over_if_connections_were_lost() {
+    let over = || closed(Initiator::Service, "maintenance");
+    for (reason, how) in [(lost(), "was lost"), (over(), "was ended")] {
+        let told = lines(three().into_iter().chain([ended_beside("me-0b", 1, reason.clone(), false)]));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(&format!("session me-0b {how}, its connections are reset")), "{told:?}");
+        let told = lines(three().into_iter().chain([ended_beside("me-0b", 1, reason, true)]));
+        assert_eq!(told, [""; 0]);
+    }
+    // Of the last one the dormancy is told.
+    let ends = [(0, "me-0a"), (1, "me-0b"), (2, "me-0c")].map(|(member, id)| ended_beside(id, member, over(), false));
+    let told = lines(three().into_iter().chain(ends).chain([Event::Dormant { reason: over(), fulfilled: false }]));
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[2].contains("the next connection starts a new session"), "{told:?}");
+}
+
+#[test]
+fn what_sessions_lose_together_is_told_once() {
+    let lost =
+        |id, member| of_place(id, member, SessionEvent::Reconnecting { attempt: 0, cause: "reset".into(), kind: None });
+    let failed = |id, member, attempt| {
+        of_place(id, member, SessionEvent::Reconnecting { attempt, cause: "no route".into(), kind: None })
+    };
+    let resumed = |id, member| of_place(id, member, SessionEvent::Resumed { outage: Duration::from_secs(7) });
+    let told = lines(three().into_iter().chain([
+        lost("me-0a", 0),
+        lost("me-0b", 1),
+        failed("me-0a", 0, 1),
+        lost("me-0c", 2),
+        failed("me-0b", 1, 1),
+        resumed("me-0b", 1),
+        failed("me-0a", 0, 2),
+        resumed("me-0a", 0),
+        resumed("me-0c", 2),
+    ]));
+    let expected = [
+        "ssmfwd: 1:db:2: websocket lost (reset): reconnecting; connections are kept",
+        "ssmfwd: 1:db:2: still reconnecting: no route",
+        "ssmfwd: 1:db:2: resumed after 7.0 s: nothing was lost",
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn fewer_sessions_than_asked_for_are_told_and_a_pool_that_cannot_grow_is_not() {
+    let failed = |wanted| {
+        let error = ControlError {
+            kind: ControlErrorKind::Throttled,
+            operation: "StartSession",
+            resource: "i-0a".into(),
+            message: "slower".into(),
+            source: None,
+        };
+        Event::NotGrown { error: Arc::new(error.into()), present: 1, wanted }
+    };
+    let told = lines([failed(None), failed(Some(4)), Event::SessionsLimited { wanted: 16, allowed: 9 }]);
+    let expected = [
+        "ssmfwd: 1:db:2: 1 of 4 sessions, more later: StartSession of i-0a failed: slower",
+        "warning: 1:db:2: 9 of 16 sessions: one program has 16 to a target at most",
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn rates_are_for_programs() {
+    let rates = Event::SessionRates {
+        session: session("me-0b"),
+        member: 1,
+        bytes_up_per_s: 2,
+        bytes_down_per_s: 3,
+        connections: 4,
+    };
+    assert_eq!(lines([rates.clone()]), [""; 0]);
+    let (stdout, _) = told(Format::Json, false, |reporter| reporter.of(&forward("1:db:2")).tell(&rates));
+    let expected = events(
+        "1:db:2",
+        &[r#"{"event":"session_rates",F,"session_id":"me-0b","member":1,"bytes_up_per_s":2,"bytes_down_per_s":3,
+            "connections":4}"#],
+    );
+    assert_eq!(without_times(&stdout), expected);
 }

@@ -16,6 +16,16 @@ use crate::{
     session::{ControlError, ControlErrorKind, Health},
 };
 
+fn one_at_a_time() -> ForwarderOptions {
+    ForwarderOptions {
+        max_connections: NonZeroU32::MIN,
+        linger: Duration::ZERO,
+        reconnect_window: Duration::ZERO,
+        sessions: Sessions::Auto,
+        accounts: SessionAccounts::default(),
+    }
+}
+
 struct World {
     address: SocketAddr,
     tunnel: TestTunnel,
@@ -41,6 +51,8 @@ fn world_with(max_connections: u32, reconnect_window: Duration) -> World {
         max_connections: NonZeroU32::new(max_connections).expect("not zero"),
         linger: Duration::from_secs(600),
         reconnect_window,
+        sessions: Sessions::Auto,
+        accounts: SessionAccounts::default(),
     };
     let events = Arc::<Mutex<Vec<Event>>>::default();
     let observer: Observer = Arc::new({
@@ -224,14 +236,13 @@ async fn a_session_that_is_not_used_after_all_is_told_to_be_over() {
         destination: Destination::default(),
         target: None,
     };
-    let options =
-        ForwarderOptions { max_connections: NonZeroU32::MIN, linger: Duration::ZERO, reconnect_window: Duration::ZERO };
+    let options = one_at_a_time();
     let told = Arc::<Mutex<Vec<String>>>::default();
     let observer: Observer = Arc::new({
         let told = told.clone();
         move |event| match event {
             Event::Session { session, .. } => told.lock().expect("no panic under the lock").push(session.to_string()),
-            Event::SessionEnded { session, reason } => {
+            Event::SessionEnded { session, reason, .. } => {
                 told.lock().expect("no panic under the lock").push(format!("{session}: {reason}"));
             }
             _ => {}
@@ -465,8 +476,7 @@ async fn unix_sockets_are_served_and_removed() {
         destination: Destination::default(),
         target: None,
     };
-    let options =
-        ForwarderOptions { max_connections: NonZeroU32::MIN, linger: Duration::ZERO, reconnect_window: Duration::ZERO };
+    let options = one_at_a_time();
     let forwarder = Forwarder::bind(&spec, options, Arc::new(|_| {})).expect("a free path");
     let (tunnel, mut peers) = TestTunnel::new();
     let drain = CancellationToken::new();

@@ -1,31 +1,76 @@
 //! One session of a forward, and who uses it.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
 use tokio::{sync::watch, time::Instant};
 
-use super::Tunnel;
+use super::{Tunnel, crowd::Crowd};
+use crate::{forward::sessions::Place, session::Health};
 
 /// Tells the sessions of a forward apart: each is greater than those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct MemberId(pub(super) u64);
 
 /// A session that was ready once.
 pub(super) struct Member<T> {
     pub(super) id: MemberId,
+    /// Its place in the pool, from 0; the next one in that place has the same.
+    pub(super) slot: u32,
     pub(super) tunnel: T,
     /// When it became ready.
     pub(super) ready_at: Instant,
-    leases: watch::Sender<usize>,
+    uses: watch::Sender<Uses>,
     carried: AtomicBool,
+    unfit: Mutex<Option<Unfit>>,
+    crowd: Arc<Crowd>,
+    /// Given back when nothing is left of the session, although a connection that outlives it may hold the member.
+    place: Mutex<Option<Place>>,
+}
+
+/// Who uses a session.
+#[derive(Debug, Clone, Copy)]
+struct Uses {
+    /// Connections, also those that wait for their stream.
+    leases: usize,
+    /// Those of them that have ended on one side.
+    lingering: usize,
+    /// Since when there is none, if there is none.
+    idle_since: Instant,
+    /// No more are taken: it is ended because it was idle.
+    closed: bool,
+}
+
+/// Why new connections cannot use a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unfit {
+    pub(super) since: Instant,
+    /// Because the agent is silent, which may change.
+    pub(super) stalled: bool,
 }
 
 impl<T: Tunnel> Member<T> {
-    pub(super) fn new(id: MemberId, tunnel: T, ready_at: Instant) -> Self {
-        Self { id, tunnel, ready_at, leases: watch::Sender::new(0), carried: AtomicBool::new(false) }
+    pub(super) fn new(
+        id: MemberId,
+        slot: u32,
+        tunnel: T,
+        ready_at: Instant,
+        crowd: &Arc<Crowd>,
+        place: Option<Place>,
+    ) -> Self {
+        Self {
+            id,
+            slot,
+            tunnel,
+            ready_at,
+            uses: watch::Sender::new(Uses { leases: 0, lingering: 0, idle_since: ready_at, closed: false }),
+            carried: AtomicBool::new(false),
+            unfit: Mutex::default(),
+            crowd: crowd.clone(),
+            place: Mutex::new(place),
+        }
     }
 
     /// Whether a stream was ever opened.
@@ -33,30 +78,120 @@ impl<T: Tunnel> Member<T> {
         self.carried.load(Ordering::Relaxed)
     }
 
+    /// Connections that use it, lingering ones included.
+    pub(super) fn leases(&self) -> usize {
+        self.uses.borrow().leases
+    }
+
+    /// Connections that have not ended on either side.
+    pub(super) fn connections(&self) -> usize {
+        let uses = *self.uses.borrow();
+        uses.leases.saturating_sub(uses.lingering)
+    }
+
+    /// Since when no connection has used it; `None` if one does.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let uses = *self.uses.borrow();
+        (uses.leases == 0).then_some(uses.idle_since)
+    }
+
+    /// Takes no more connections, if there is none. False if there is one.
+    pub(super) fn close_if_unused(&self) -> bool {
+        let mut closed = false;
+        self.uses.send_if_modified(|uses| {
+            uses.closed |= uses.leases == 0;
+            closed = uses.closed;
+            false
+        });
+        closed
+    }
+
     /// Completes when no connection uses the session.
     pub(super) async fn unused(&self) {
-        let mut leases = self.leases.subscribe();
+        let mut uses = self.uses.subscribe();
         // The sender is ours and outlives this.
-        if leases.wait_for(|count| *count == 0).await.is_err() {
+        if uses.wait_for(|uses| uses.leases == 0).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Notes that new connections cannot use it; the first time counts. Returns since when.
+    pub(super) fn set_unfit(&self, stalled: bool) -> Instant {
+        let unfit = Unfit { since: Instant::now(), stalled };
+        self.unfit().get_or_insert(unfit).since
+    }
+
+    /// A session that was stalled has recovered; the next time counts afresh. One that takes no more streams is as full
+    /// as before.
+    pub(super) fn recover(&self) {
+        let mut unfit = self.unfit();
+        if unfit.is_some_and(|unfit| unfit.stalled) {
+            *unfit = None;
+        }
+    }
+
+    /// Whether it takes no more streams.
+    pub(super) fn is_full(&self) -> bool {
+        self.unfit().is_some_and(|unfit| !unfit.stalled)
+    }
+
+    /// Whether a connection has found that it cannot use it, and still could not.
+    pub(super) fn is_unfit(&self) -> bool {
+        let unfit = *self.unfit();
+        unfit.is_some_and(|unfit| !unfit.stalled || *self.tunnel.health().borrow() == Health::Stalled)
+    }
+
+    /// Whether a new connection can use it at the moment.
+    pub(super) fn is_usable(&self) -> bool {
+        !self.is_full() && *self.tunnel.health().borrow() == Health::Ready
+    }
+
+    /// Nothing is left of the session: another one may have its place in the account.
+    pub(super) fn give_place_back(&self) {
+        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn unfit(&self) -> MutexGuard<'_, Option<Unfit>> {
+        self.unfit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Held by a connection from before its stream is opened until after it is dropped.
 pub(in crate::forward) struct Lease<T> {
     member: Arc<Member<T>>,
+    opened: AtomicBool,
+    lingering: AtomicBool,
 }
 
 impl<T: Tunnel> Lease<T> {
-    pub(super) fn new(member: &Arc<Member<T>>) -> Self {
-        member.leases.send_modify(|count| *count += 1);
-        Self { member: member.clone() }
+    /// `None` if the session is being ended.
+    pub(super) fn new(member: &Arc<Member<T>>) -> Option<Self> {
+        let entered = member.uses.send_if_modified(|uses| {
+            uses.leases += usize::from(!uses.closed);
+            !uses.closed
+        });
+        if !entered {
+            return None;
+        }
+        member.crowd.enter();
+        Some(Self { member: member.clone(), opened: AtomicBool::new(false), lingering: AtomicBool::new(false) })
+    }
+
+    pub(super) fn member(&self) -> &Arc<Member<T>> {
+        &self.member
     }
 
     /// The stream is open.
     pub(super) fn opened(&self) {
+        self.opened.store(true, Ordering::Relaxed);
         self.member.carried.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection has ended on one side: it will not be in the way of others.
+    pub(in crate::forward) fn linger(&self) {
+        if !self.lingering.swap(true, Ordering::Relaxed) {
+            self.member.uses.send_modify(|uses| uses.lingering += 1);
+        }
     }
 
     #[cfg(test)]
@@ -67,6 +202,14 @@ impl<T: Tunnel> Lease<T> {
 
 impl<T> Drop for Lease<T> {
     fn drop(&mut self) {
-        self.member.leases.send_modify(|count| *count -= 1);
+        let lingering = usize::from(*self.lingering.get_mut());
+        self.member.uses.send_modify(|uses| {
+            uses.leases -= 1;
+            uses.lingering -= lingering;
+            if uses.leases == 0 {
+                uses.idle_since = Instant::now();
+            }
+        });
+        self.member.crowd.leave(*self.opened.get_mut());
     }
 }

@@ -4,12 +4,13 @@
 //! ```text
 //!            ┌───────────────────── a session is ready ──────────────────────┐
 //!            ▼                                                               │
-//!        Serving ── lost: network, gateway, protocol, stall timeout ──▶ Replacing    starts until one succeeds, or
-//!         │   │                                                         │           is ended before it is ready
-//!         │   │                                                         ▼           by the service or the agent
-//!         │   └──── ended by the service or the agent ──────────────▶ OnDemand       starts only while a connection
-//!         └──────── unfit, and fewer than MAX_RETIRED retired ──────▶ OnDemand       waits
-//!                   (lives on in `retired` until its last connection is over)
+//!        Serving ── the last one is lost: network, gateway, ─▶ Replacing    starts until one succeeds, or
+//!         │   │     protocol, stall timeout                    │            is ended before it is ready
+//!         │   │                                                ▼            by the service or the agent
+//!         │   └──── the last one is ended by the service ────▶ OnDemand     starts only while a connection
+//!         │         or the agent                               ▲            waits
+//!         └──────── the last one is unfit, and fewer than ─────┘
+//!                   MAX_RETIRED are retired (lives on in `retired` until its last connection is over)
 //!
 //! Serving, Replacing, OnDemand ── stop ──▶ Stopped
 //! ```
@@ -17,6 +18,12 @@
 //! A session that its owner, an administrator or a timeout has ended is not an outage: it is never started again behind
 //! their back, but only for a connection that needs it. A lost one is replaced without being asked for, so that the
 //! next connection finds it ready.
+//!
+//! *Serving* has one session or several. What becomes of those beside the last is the business of [`extra`]: they are
+//! never waited for, and their failures harm nobody.
+
+mod extra;
+mod vacancy;
 
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
@@ -27,14 +34,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    extra::{Extra, ExtraStart},
+    vacancy::Vacancy,
+};
 use super::{
-    Demand, Offer, Supply,
+    Crowd, Demand, Offer, Pool, Supply,
     member::{Member, MemberId},
 };
 use crate::{
     forward::{
-        Connector, Event, Observer, Tunnel, event,
+        Connector, Event, Observer, SessionAccounts, Sessions, Tunnel, event,
         retry::{Pace, Verdict, is_outage},
+        sessions::Place,
     },
     proto::{CloseReason, Mode},
     session::{BoxFuture, ConnectError, Health, SessionId, StartRequest, woken},
@@ -48,6 +60,8 @@ pub(in crate::forward) struct Source<C> {
     pub(in crate::forward) connector: Arc<C>,
     pub(in crate::forward) request: StartRequest,
     pub(in crate::forward) observer: Observer,
+    pub(in crate::forward) sessions: Sessions,
+    pub(in crate::forward) accounts: SessionAccounts,
 }
 
 /// Keeps a forward supplied with sessions.
@@ -59,13 +73,20 @@ pub(in crate::forward) struct Supervisor<C: Connector> {
     ends: FuturesUnordered<BoxFuture<'static, End>>,
     /// What is still to be done for sessions that have ended or are not needed any more.
     closing: FuturesUnordered<BoxFuture<'static, ()>>,
-    start: Option<BoxFuture<'static, Result<C::Tunnel, ConnectError>>>,
+    /// The start of a session without which the forward cannot serve.
+    start: Option<(u32, BoxFuture<'static, Started<C::Tunnel>>)>,
+    /// What that session replaces, while others serve.
+    replaces: Option<Lost>,
+    vacancy: Option<Vacancy>,
     pace: Pace,
+    extra: Extra,
+    extra_starts: FuturesUnordered<BoxFuture<'static, ExtraStart<C::Tunnel>>>,
     wake: Option<watch::Receiver<u64>>,
     newest: MemberId,
     offers: watch::Sender<Offer<C::Tunnel>>,
     demand: Arc<watch::Sender<Demand>>,
     demanded: watch::Receiver<Demand>,
+    crowd: Arc<Crowd>,
     /// Cancels a start.
     cancel: CancellationToken,
     /// How long connections wait for a start that they caused.
@@ -73,13 +94,11 @@ pub(in crate::forward) struct Supervisor<C: Connector> {
 }
 
 enum State<T> {
-    Serving(Arc<Member<T>>),
+    /// At least one, in the order of their slots.
+    Serving(Vec<Arc<Member<T>>>),
     Replacing {
         since: Instant,
-        /// The session that is to be replaced.
-        lost: SessionId,
-        /// Why it was lost.
-        reason: CloseReason,
+        lost: Lost,
     },
     OnDemand {
         /// When the first connection that waits came; none waits if it is missing.
@@ -87,6 +106,16 @@ enum State<T> {
     },
     Stopped,
 }
+
+/// A session that is to be replaced.
+struct Lost {
+    session: SessionId,
+    /// Why it was lost.
+    reason: CloseReason,
+}
+
+/// How a start ended, and the place that was kept for its session.
+type Started<T> = Result<(T, Place), ConnectError>;
 
 /// The end of a session.
 struct End {
@@ -96,10 +125,10 @@ struct End {
     offline_since: Option<Instant>,
 }
 
-/// A supply that begins with a session that is ready.
+/// A supply that begins with a session that is ready, and its place in the account.
 pub(in crate::forward) fn supply<C: Connector>(
     source: Source<C>,
-    first: C::Tunnel,
+    (first, place): (C::Tunnel, Place),
     reconnect_window: Duration,
     random: fastrand::Rng,
 ) -> (Supply<C::Tunnel>, Supervisor<C>) {
@@ -107,25 +136,35 @@ pub(in crate::forward) fn supply<C: Connector>(
     let (offers, receiver) = watch::channel(Offer::OnDemand);
     let demand = Arc::new(demand);
     let observer = source.observer.clone();
+    let crowd = Arc::new(Crowd::new());
+    let now = Instant::now();
+    let mut random = random;
+    let cancel = CancellationToken::new();
     let mut supervisor = Supervisor {
         patience: source.connector.connect_timeout().max(reconnect_window),
         wake: source.connector.wake(),
+        extra: Extra::new(source.sessions, now, random.fork(), &cancel),
         source,
         state: State::OnDemand { woken: None },
         retired: Vec::new(),
         ends: FuturesUnordered::new(),
         closing: FuturesUnordered::new(),
         start: None,
-        pace: Pace::new(Instant::now(), random),
+        replaces: None,
+        vacancy: None,
+        extra_starts: FuturesUnordered::new(),
+        pace: Pace::new(now, random),
         newest: MemberId(0),
         offers,
         demand: demand.clone(),
         demanded,
-        cancel: CancellationToken::new(),
+        crowd: crowd.clone(),
+        cancel,
     };
-    supervisor.serve(first);
+    supervisor.serve(0, first, place);
+    supervisor.fill(now);
     supervisor.publish();
-    (Supply { offers: receiver, demand, observer, reconnect_window }, supervisor)
+    (Supply { offers: receiver, demand, crowd, observer, reconnect_window }, supervisor)
 }
 
 impl<C: Connector> Supervisor<C> {
@@ -138,70 +177,84 @@ impl<C: Connector> Supervisor<C> {
             tokio::select! {
                 biased;
                 Some(end) = next(&mut self.ends) => self.ended(Instant::now(), end),
-                started = finished(&mut self.start) => {
-                    if let Err(error) = self.started(Instant::now(), started) {
+                (slot, started) = finished(&mut self.start) => {
+                    if let Err(error) = self.started(Instant::now(), slot, started) {
                         return error;
                     }
                 }
+                Some(started) = next(&mut self.extra_starts) => self.extra_started(Instant::now(), started),
                 // Its sender is ours.
                 _ = self.demanded.changed() => {}
                 Some(()) = next(&mut self.closing) => {}
-                () = woken(&mut self.wake) => self.pace.encouraged(Instant::now()),
+                () = woken(&mut self.wake) => {
+                    self.pace.encouraged(Instant::now());
+                    self.extra.encouraged(Instant::now());
+                }
+                () = self.crowd.woken() => {}
                 () = until(wake) => {}
             }
         }
     }
 
-    /// Offers nothing any more and cancels a start. What is open stays open.
+    /// Offers nothing any more and cancels starts. What is open stays open.
     pub(in crate::forward) fn stop(&mut self) {
         self.cancel.cancel();
-        if let State::Serving(current) = std::mem::replace(&mut self.state, State::Stopped) {
-            self.retired.push(current);
+        if let State::Serving(members) = std::mem::replace(&mut self.state, State::Stopped) {
+            self.retired.extend(members);
         }
         self.publish();
     }
 
     /// Pushes the ends of sessions that end by themselves, for ever. Only after [`Self::stop`]. Cancel-safe.
-    pub(in crate::forward) async fn watch(&mut self, ends: &mut Vec<(SessionId, CloseReason)>) {
+    pub(in crate::forward) async fn watch(&mut self, ends: &mut Vec<Event>) {
         loop {
-            tokio::select! {
-                Some(end) = next(&mut self.ends) => ends.extend(self.left(&end)),
-                started = finished(&mut self.start) => self.unwanted(started),
-                Some(()) = next(&mut self.closing) => {}
-            }
+            self.end_one(ends).await;
         }
     }
 
     /// Ends all sessions; pushes the ends of those that were used. Nothing is left of them when this returns, their
     /// connections apart. Only after [`Self::stop`].
-    pub(in crate::forward) async fn close(&mut self, ends: &mut Vec<(SessionId, CloseReason)>) {
+    pub(in crate::forward) async fn close(&mut self, ends: &mut Vec<Event>) {
         for member in &self.retired {
             let member = member.clone();
             self.closing.push(Box::pin(async move { drop(member.tunnel.close().await) }));
         }
-        while !(self.retired.is_empty() && self.closing.is_empty() && self.start.is_none()) {
-            tokio::select! {
-                Some(end) = next(&mut self.ends) => ends.extend(self.left(&end)),
-                started = finished(&mut self.start) => self.unwanted(started),
-                Some(()) = next(&mut self.closing) => {}
-            }
+        while !(self.retired.is_empty()
+            && self.closing.is_empty()
+            && self.start.is_none()
+            && self.extra_starts.is_empty())
+        {
+            self.end_one(ends).await;
+        }
+    }
+
+    async fn end_one(&mut self, ends: &mut Vec<Event>) {
+        tokio::select! {
+            Some(end) = next(&mut self.ends) => ends.extend(self.left(&end)),
+            (slot, started) = finished(&mut self.start) => self.unwanted(slot, started),
+            Some(started) = next(&mut self.extra_starts) => self.unwanted(started.slot, started.result),
+            Some(()) = next(&mut self.closing) => {}
         }
     }
 
     /// Does what state and demand ask for; returns when to look again although nothing happens.
     fn settle(&mut self, now: Instant) -> Option<Instant> {
         let demand = *self.demanded.borrow_and_update();
-        if let State::Serving(current) = &self.state
-            && demand.unfit.is_some_and(|unfit| unfit.member == current.id)
-            && self.can_retire()
-        {
-            let current = current.clone();
-            self.retire(current);
-        }
+        self.retire_unfit();
+        let needed = self.settle_needed(now, demand.waiting > 0);
+        let extra = self.settle_extra(now);
+        needed.into_iter().chain(extra).min()
+    }
+
+    /// Starts the session without which the forward cannot serve.
+    fn settle_needed(&mut self, now: Instant, somebody_waits: bool) -> Option<Instant> {
+        let vacant = self.is_vacant(now, somebody_waits);
         match &mut self.state {
-            State::Serving(_) | State::Stopped => return None,
+            State::Stopped => return None,
+            State::Serving(_) if !vacant => return None,
+            State::Serving(_) => {}
             State::Replacing { .. } => {}
-            State::OnDemand { woken } if demand.waiting == 0 => {
+            State::OnDemand { woken } if !somebody_waits => {
                 *woken = None;
                 self.pace.rest(now);
                 return None;
@@ -217,7 +270,16 @@ impl<C: Connector> Supervisor<C> {
         if now < self.pace.not_before() {
             return Some(self.pace.not_before());
         }
-        self.start();
+        // A start that is under way is brought to its end even if nobody waits any more: a session that was paid for
+        // serves the next connection.
+        let place = self.source.accounts.take(&self.source.request.target);
+        let slot = self.free_slot();
+        let mut cancel = self.cancel.clone();
+        if matches!(self.state, State::Serving(_)) {
+            self.replaces = self.extra.take_opening();
+            cancel = self.extra.cancel();
+        }
+        self.start = Some((slot, self.starting(slot, place, cancel)));
         None
     }
 
@@ -225,9 +287,34 @@ impl<C: Connector> Supervisor<C> {
         self.retired.len() < MAX_RETIRED
     }
 
+    /// Sessions that new connections cannot use are retired when there is no other.
+    fn retire_unfit(&mut self) {
+        self.demand.send_if_modified(|demand| {
+            demand.unfit = false;
+            false
+        });
+        let State::Serving(members) = &self.state else { return };
+        if members.iter().any(|member| member.is_usable()) {
+            return;
+        }
+        let unfit: Vec<_> = members.iter().filter(|member| member.is_unfit()).cloned().collect();
+        for member in unfit.into_iter().take(MAX_RETIRED.saturating_sub(self.retired.len())) {
+            tracing::debug!(session = %member.tunnel.id(), "new connections get a fresh session");
+            self.retire(member);
+            // If some are left they reconnect: a fresh one is quicker, if it succeeds.
+            self.vacancy = Some(Vacancy::new(None));
+        }
+    }
+
     fn publish(&self) {
         let offer = match &self.state {
-            State::Serving(current) => Offer::Session { member: current.clone(), replaceable: self.can_retire() },
+            State::Serving(members) => Offer::Pool(Pool {
+                members: members.clone().into(),
+                replaceable: self.can_retire(),
+                short: self.is_short(),
+                vacancy: self.vacancy_hold(),
+                filling_until: self.extra.filling_until(),
+            }),
             State::Replacing { since, .. } => Offer::Outage { since: *since },
             State::OnDemand { woken: Some(woken) } => Offer::Starting { until: woken.checked_add(self.patience) },
             State::OnDemand { woken: None } => Offer::OnDemand,
@@ -240,23 +327,19 @@ impl<C: Connector> Supervisor<C> {
         });
     }
 
-    /// A start that is under way is brought to its end even if nobody waits any more: a session that was paid for
-    /// serves the next connection.
-    fn start(&mut self) {
+    /// Starts a session for a slot.
+    fn starting(&self, slot: u32, place: Place, cancel: CancellationToken) -> BoxFuture<'static, Started<C::Tunnel>> {
         let (connector, request) = (self.source.connector.clone(), self.source.request.clone());
-        let (observer, cancel) = (self.source.observer.clone(), self.cancel.clone());
-        self.start = Some(Box::pin(async move { event::start(&*connector, request, &observer, cancel).await }));
+        let observer = self.source.observer.clone();
+        Box::pin(async move { Ok((event::start(&*connector, request, slot, &observer, cancel).await?, place)) })
     }
 
-    fn started(&mut self, now: Instant, result: Result<C::Tunnel, ConnectError>) -> Result<(), ConnectError> {
+    fn started(&mut self, now: Instant, slot: u32, result: Started<C::Tunnel>) -> Result<(), ConnectError> {
+        let replaces = self.replaces.take();
         match result {
-            Ok(tunnel) => {
-                self.pace.succeeded();
-                let session = tunnel.id().clone();
-                if let State::Replacing { lost, reason, .. } = self.serve(tunnel) {
-                    self.tell(Event::SessionReplaced { session, replaces: lost, reason });
-                }
-            }
+            Ok((tunnel, place)) => self.admit(slot, tunnel, place, replaces),
+            // Others are left, or one came first: no reason to give up.
+            Err(error) if matches!(self.state, State::Serving(_)) => self.vacancy_start_failed(now, error, replaces),
             Err(error) => match self.pace.failed(now, &error) {
                 Verdict::Again { attempt } => {
                     tracing::debug!(%error, attempt, retry = ?(self.pace.not_before() - now), "cannot start a session");
@@ -274,18 +357,26 @@ impl<C: Connector> Supervisor<C> {
         Ok(())
     }
 
-    /// Serves new connections with a session; returns what was before.
-    fn serve(&mut self, tunnel: C::Tunnel) -> State<C::Tunnel> {
+    /// Serves new connections with one session more; returns what was before, if there was none.
+    fn serve(&mut self, slot: u32, tunnel: C::Tunnel, place: Place) -> Option<State<C::Tunnel>> {
         self.newest = MemberId(self.newest.0 + 1);
-        let member = Arc::new(Member::new(self.newest, tunnel, Instant::now()));
-        self.ends.push(Box::pin(watch_over(member.clone(), self.demand.clone())));
-        std::mem::replace(&mut self.state, State::Serving(member))
+        let member = Member::new(self.newest, slot, tunnel, Instant::now(), &self.crowd, Some(place));
+        let member = Arc::new(member);
+        self.ends.push(Box::pin(watch_over(member.clone())));
+        match &mut self.state {
+            State::Serving(members) => {
+                let at = members.partition_point(|other| other.slot < slot);
+                members.insert(at, member);
+                None
+            }
+            _ => Some(std::mem::replace(&mut self.state, State::Serving(vec![member]))),
+        }
     }
 
+    /// Ends a session after its last connection.
     fn retire(&mut self, member: Arc<Member<C::Tunnel>>) {
-        tracing::debug!(session = %member.tunnel.id(), "new connections get a fresh session");
+        self.drop_out(member.id);
         self.retired.push(member.clone());
-        self.state = State::OnDemand { woken: None };
         self.closing.push(Box::pin(async move {
             tokio::select! {
                 () = member.unused() => drop(member.tunnel.close().await),
@@ -295,63 +386,99 @@ impl<C: Connector> Supervisor<C> {
         }));
     }
 
+    /// Takes a session out of those that serve new connections; true if it was the last one.
+    fn drop_out(&mut self, id: MemberId) -> bool {
+        let State::Serving(members) = &mut self.state else { return false };
+        members.retain(|member| member.id != id);
+        let last = members.is_empty();
+        if last {
+            self.state = State::OnDemand { woken: None };
+            self.vacancy = None;
+        }
+        last
+    }
+
     fn ended(&mut self, now: Instant, end: End) {
-        let current = match &self.state {
-            State::Serving(current) if current.id == end.member => Some(current.clone()),
+        let serving = match &self.state {
+            State::Serving(members) => members.iter().find(|member| member.id == end.member).cloned(),
             _ => None,
         };
-        let Some(current) = current else {
-            if let Some((session, reason)) = self.left(&end) {
-                self.tell(Event::SessionEnded { session, reason });
+        let Some(member) = serving else {
+            if let Some(event) = self.left(&end) {
+                self.tell(event);
             }
             return;
         };
-        let (session, reason) = (current.tunnel.id().clone(), end.reason);
-        let fulfilled = is_fulfilled(&current, &reason);
+        let (session, reason) = (member.tunnel.id().clone(), end.reason);
+        let lived = now.saturating_duration_since(member.ready_at);
+        if !self.drop_out(member.id) {
+            if !self.has_usable() {
+                let lost = is_outage(&reason).then(|| end.offline_since.unwrap_or(now));
+                self.vacancy = Some(Vacancy::new(lost));
+            }
+            self.extra_ended(now, &member, reason);
+            return self.wind_up(member);
+        }
+        let fulfilled = is_fulfilled(&member, &reason);
         if fulfilled {
             self.pace.fulfilled(now);
         } else {
-            self.pace.ended(now, now.saturating_duration_since(current.ready_at));
+            self.pace.ended(now, lived);
         }
-        self.tell(Event::SessionEnded { session: session.clone(), reason: reason.clone() });
+        self.tell(event::end_of(&member.tunnel, member.slot, reason.clone(), false));
         if is_outage(&reason) {
-            self.state = State::Replacing { since: end.offline_since.unwrap_or(now), lost: session, reason };
+            let since = end.offline_since.unwrap_or(now);
+            self.state = State::Replacing { since, lost: Lost { session, reason } };
         } else {
             self.rest(reason, fulfilled);
         }
-        self.wind_up(current);
+        self.wind_up(member);
     }
 
     /// Starts nothing before a connection needs it.
     fn rest(&mut self, reason: CloseReason, fulfilled: bool) {
         self.state = State::OnDemand { woken: None };
+        self.extra.rest();
+        self.replaces = None;
+        if let Some((slot, start)) = self.start.take() {
+            self.discard(slot, start);
+        }
         self.tell(Event::Dormant { reason, fulfilled });
     }
 
     /// Takes a session that has ended out of the retired ones.
-    fn left(&mut self, end: &End) -> Option<(SessionId, CloseReason)> {
+    fn left(&mut self, end: &End) -> Option<Event> {
         let at = self.retired.iter().position(|member| member.id == end.member)?;
         let member = self.retired.swap_remove(at);
-        let session = member.tunnel.id().clone();
+        let event = event::end_of(&member.tunnel, member.slot, end.reason.clone(), false);
         self.wind_up(member);
-        Some((session, end.reason.clone()))
+        Some(event)
     }
 
     /// The API may still have to be told of a session that ended by itself. Its connections are not waited for: their
     /// streams have come to an end too, and who takes long to read what came before a clean one may.
     fn wind_up(&mut self, member: Arc<Member<C::Tunnel>>) {
-        self.closing.push(Box::pin(async move { drop(member.tunnel.close().await) }));
+        self.closing.push(Box::pin(async move {
+            drop(member.tunnel.close().await);
+            member.give_place_back();
+        }));
     }
 
     /// A start that could not be cancelled in time.
-    fn unwanted(&mut self, started: Result<C::Tunnel, ConnectError>) {
-        if let Ok(tunnel) = started {
-            let observer = self.source.observer.clone();
-            self.closing.push(Box::pin(async move {
+    fn unwanted(&mut self, slot: u32, started: Started<C::Tunnel>) {
+        self.discard(slot, Box::pin(std::future::ready(started)));
+    }
+
+    /// A start whose session nobody wants any more.
+    fn discard(&mut self, slot: u32, start: BoxFuture<'static, Started<C::Tunnel>>) {
+        let observer = self.source.observer.clone();
+        self.closing.push(Box::pin(async move {
+            if let Ok((tunnel, place)) = start.await {
                 let reason = tunnel.close().await;
-                observer(Event::SessionEnded { session: tunnel.id().clone(), reason });
-            }));
-        }
+                observer(event::end_of(&tunnel, slot, reason, true));
+                drop(place);
+            }
+        }));
     }
 
     fn tell(&self, event: Event) {
@@ -367,7 +494,7 @@ impl<C: Connector> Drop for Supervisor<C> {
 }
 
 /// Waits for the end of a session.
-async fn watch_over<T: Tunnel>(member: Arc<Member<T>>, demand: Arc<watch::Sender<Demand>>) -> End {
+async fn watch_over<T: Tunnel>(member: Arc<Member<T>>) -> End {
     let mut offline_since = None;
     let mut health = member.tunnel.health();
     let mut closed = std::pin::pin!(member.tunnel.closed());
@@ -376,7 +503,7 @@ async fn watch_over<T: Tunnel>(member: Arc<Member<T>>, demand: Arc<watch::Sender
             Health::Reconnecting { since } => offline_since = Some(since),
             Health::Ready => {
                 offline_since = None;
-                fit(&demand, member.id);
+                member.recover();
             }
             Health::Stalled => offline_since = None,
             // Keeps what was before it.
@@ -388,18 +515,6 @@ async fn watch_over<T: Tunnel>(member: Arc<Member<T>>, demand: Arc<watch::Sender
         }
     };
     End { member: member.id, reason, offline_since }
-}
-
-/// A session that was stalled has recovered; the next time counts afresh. One that takes no more streams is as full as
-/// before.
-fn fit(demand: &watch::Sender<Demand>, member: MemberId) {
-    demand.send_if_modified(|demand| {
-        let unfit = demand.unfit.is_some_and(|unfit| unfit.member == member && unfit.stalled);
-        if unfit {
-            demand.unfit = None;
-        }
-        unfit
-    });
 }
 
 /// In raw mode a session ends with its only connection. Who ended it is not always known: the wire does not tell the
@@ -416,12 +531,12 @@ async fn next<T>(futures: &mut FuturesUnordered<BoxFuture<'static, T>>) -> Optio
     futures.next().await
 }
 
-/// The result of a future, once.
-async fn finished<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
+/// The slot and the result of a start, once.
+async fn finished<T>(start: &mut Option<(u32, BoxFuture<'static, T>)>) -> (u32, T) {
     poll_fn(|cx| {
-        let Some(future) = slot else { return Poll::Pending };
-        let result = std::task::ready!(future.as_mut().poll(cx));
-        *slot = None;
+        let Some((slot, future)) = start else { return Poll::Pending };
+        let result = (*slot, std::task::ready!(future.as_mut().poll(cx)));
+        *start = None;
         Poll::Ready(result)
     })
     .await

@@ -7,6 +7,7 @@ use tokio::{io::AsyncReadExt, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::forward::{SessionAccounts, Sessions};
 use crate::{
     forward::{Event, Observer, Script, TestConnector, TestStream, TestTunnel},
     proto::{Cause, CloseReason, Initiator, Mode},
@@ -14,8 +15,12 @@ use crate::{
 };
 
 mod policy;
+mod pool;
 mod retired;
+mod shrink;
 mod stop;
+mod turns;
+mod vacancy;
 mod wake;
 mod window;
 
@@ -39,14 +44,20 @@ fn world() -> World {
 }
 
 fn world_with(first: TestTunnel, window: Duration) -> World {
+    world_of(first, window, Sessions::Auto, &SessionAccounts::default())
+}
+
+fn world_of(first: TestTunnel, window: Duration, sessions: Sessions, accounts: &SessionAccounts) -> World {
     let connector = Arc::<TestConnector>::default();
     let events = Arc::<Mutex<Vec<Event>>>::default();
     let observer: Observer = Arc::new({
         let events = events.clone();
         move |event| events.lock().expect("no panic under the lock").push(event)
     });
-    let source = Source { connector: connector.clone(), request: StartRequest::default(), observer };
-    let (supply, mut supervisor) = supply(source, first.clone(), window, fastrand::Rng::with_seed(3));
+    let request = StartRequest::default();
+    let place = accounts.take(&request.target);
+    let source = Source { connector: connector.clone(), request, observer, sessions, accounts: accounts.clone() };
+    let (supply, mut supervisor) = supply(source, (first.clone(), place), window, fastrand::Rng::with_seed(3));
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let supervisor = tokio::spawn(async move {
@@ -57,7 +68,11 @@ fn world_with(first: TestTunnel, window: Duration) -> World {
         supervisor.stop();
         let mut ends = Vec::new();
         supervisor.close(&mut ends).await;
-        (failure, ends)
+        let end = |event| match event {
+            Event::SessionEnded { session, reason, .. } => (session, reason),
+            event => panic!("{event:?}"),
+        };
+        (failure, ends.into_iter().map(end).collect())
     });
     World { supply: Arc::new(supply), connector, first, events, stop, supervisor }
 }
@@ -163,13 +178,16 @@ impl World {
 fn told(events: &Mutex<Vec<Event>>) -> Vec<String> {
     let events = events.lock().expect("no panic under the lock");
     let text = |event: &Event| match event {
-        Event::SessionEnded { session, reason } => Some(format!("ended {session}: {:?}", reason.initiator)),
-        Event::SessionReplaced { session, replaces, reason } => {
+        Event::SessionEnded { session, reason, .. } => Some(format!("ended {session}: {:?}", reason.initiator)),
+        Event::SessionReplaced { session, replaces, reason, .. } => {
             Some(format!("{replaces} replaced by {session}: {:?}", reason.initiator))
         }
         Event::Dormant { reason, fulfilled: false } => Some(format!("dormant: {:?}", reason.initiator)),
         Event::Dormant { reason, fulfilled: true } => Some(format!("fulfilled: {:?}", reason.initiator)),
         Event::WindowClosed { outage } => Some(format!("refusing after {} s", outage.as_secs())),
+        Event::NotGrown { present, wanted: None, .. } => Some(format!("{present} not started")),
+        Event::NotGrown { present, wanted: Some(wanted), .. } => Some(format!("1 not started, {present} of {wanted}")),
+        Event::SessionsLimited { wanted, allowed } => Some(format!("{allowed} of {wanted} allowed")),
         Event::StartFailed { error, attempt } => Some(format!("failed {attempt}: {error}")),
         _ => None,
     };

@@ -24,6 +24,7 @@ use self::{
 use super::{
     CloseReason, Event, OpenError, Read, StreamError, limits,
     send_buffer::SpareBuffers,
+    statistics::Meter,
     stream::{Finish, Stream, Wake},
 };
 use crate::wire::{
@@ -35,11 +36,16 @@ use crate::wire::{
 /// header would cost more than it carries.
 const LEAST_PIECE: usize = 64;
 
+/// Streams that are looked at to see whether much waits.
+const LOOK_AHEAD: usize = 16;
+
 /// All streams of a session.
 #[derive(Debug)]
 pub(super) struct Mux {
     streams: BTreeMap<StreamId, Stream>,
     next: Option<StreamId>,
+    /// Streams that had nothing to send until now: they come before the others, once.
+    fresh: VecDeque<StreamId>,
     turn: VecDeque<StreamId>,
     /// Closed here and told so; the agent's FIN is awaited.
     tombstones: BTreeSet<StreamId>,
@@ -56,6 +62,7 @@ pub(super) struct Mux {
     unread: usize,
     /// The part of it that is above what each stream may hold for itself.
     parked: usize,
+    meter: Meter,
     events: VecDeque<Event>,
 }
 
@@ -64,6 +71,7 @@ impl Mux {
         Self {
             streams: BTreeMap::new(),
             next: Some(StreamId::FIRST),
+            fresh: VecDeque::new(),
             turn: VecDeque::new(),
             tombstones: BTreeSet::new(),
             nop_wanted: false,
@@ -75,6 +83,7 @@ impl Mux {
             unsettled: VecDeque::new(),
             unread: 0,
             parked: 0,
+            meter: Meter::default(),
             events: VecDeque::new(),
         }
     }
@@ -94,7 +103,8 @@ impl Mux {
     }
 
     pub(super) fn write(&mut self, id: StreamId, data: &[u8]) -> Result<usize, StreamError> {
-        let count = self.held_stream(id)?.write(data)?;
+        let stream = self.streams.get_mut(&id).filter(|stream| stream.held).ok_or(StreamError::Unknown)?;
+        let count = stream.write(data, &mut self.spare)?;
         self.schedule(id);
         Ok(count)
     }
@@ -190,6 +200,7 @@ impl Mux {
         let first = !stream.received;
         let greeted = stream.asked.is_some_and(|asked| !asked.spoke);
         let before = (stream.unread(), stream.parked());
+        self.meter.received(now, &mut stream.busy_in, data.len());
         let wake = stream.receive(data, position);
         if !std::mem::replace(&mut stream.unsettled, true) {
             self.unsettled.push_back((position, id));
@@ -250,24 +261,41 @@ impl Mux {
     }
 
     pub(super) fn has_output(&self) -> bool {
-        self.nop_wanted || !self.turn.is_empty()
+        self.nop_wanted || self.has_unsent()
     }
 
     /// Whether any stream has data or a FIN that is not in a message yet.
     pub(super) fn has_unsent(&self) -> bool {
-        !self.turn.is_empty()
+        !self.fresh.is_empty() || !self.turn.is_empty()
     }
 
-    /// Fills a message with whole frames of up to `limit` bytes: streams take turns, and share the message.
-    pub(super) fn fill(&mut self, now: Instant, out: &mut BytesMut, limit: usize) {
+    /// Whether the next stream has little to send and had nothing before: somebody may wait for it.
+    pub(super) fn is_urgent(&self) -> bool {
+        let next = self.fresh.front().and_then(|id| self.streams.get(id));
+        next.is_some_and(|stream| stream.unsent.len() <= limits::URGENT - 3 * HEADER_LEN)
+    }
+
+    /// Whether so many bytes wait to be sent, of the streams whose turn comes next: a few are enough to tell a backlog.
+    pub(super) fn has_waiting(&self, bytes: usize) -> bool {
+        let next = self.fresh.iter().chain(&self.turn).take(LOOK_AHEAD);
+        next.filter_map(|id| self.streams.get(id)).map(|stream| stream.unsent.len()).sum::<usize>() >= bytes
+    }
+
+    /// Fills a message with whole frames of up to `limit` bytes: streams take turns, and share the message. `urgent`: only
+    /// those that had nothing to send until now.
+    pub(super) fn fill(&mut self, now: Instant, out: &mut BytesMut, limit: usize, urgent: bool) {
         let end = out.len() + limit;
         let start = out.len();
         if std::mem::take(&mut self.nop_wanted) {
             out.put_slice(&FrameHeader::nop().encode());
         }
-        while let Some(id) = self.turn.front().copied() {
+        loop {
+            let fresh = !self.fresh.is_empty();
+            let next = if fresh { self.fresh.front() } else { self.turn.front().filter(|_| !urgent) };
+            let Some(id) = next.copied() else { return };
+            let turn = if fresh { &mut self.fresh } else { &mut self.turn };
             let Some(stream) = self.streams.get_mut(&id) else {
-                self.turn.pop_front();
+                turn.pop_front();
                 continue;
             };
             if !stream.opened {
@@ -292,6 +320,7 @@ impl Mux {
                 #[expect(clippy::cast_possible_truncation, reason = "the quantum is below 64 KiB")]
                 out.put_slice(&FrameHeader::psh(id, count as u16).encode());
                 wake = stream.take(count, out, &mut self.spare);
+                self.meter.sent(now, &mut stream.busy_in, count);
                 proven = !stream.received && stream.proves_destination(count);
                 if stream.ask(now, true) {
                     self.unanswered.asked(now);
@@ -311,7 +340,7 @@ impl Mux {
                     self.unanswered.asked(now);
                 }
             }
-            self.turn.pop_front();
+            turn.pop_front();
             stream.queued = stream.has_output();
             if stream.queued {
                 self.turn.push_back(id);
@@ -330,7 +359,7 @@ impl Mux {
             && stream.has_output()
         {
             stream.queued = true;
-            self.turn.push_back(id);
+            self.fresh.push_back(id);
         }
     }
 
@@ -362,6 +391,7 @@ impl Mux {
 
     /// The session is over: every stream that has not ended gets this end, behind what it received.
     pub(super) fn end_all(&mut self, reason: &CloseReason) {
+        self.fresh.clear();
         self.turn.clear();
         self.nop_wanted = false;
         let ids: Vec<_> = self.streams.keys().copied().collect();
@@ -414,6 +444,15 @@ impl Mux {
 
     pub(super) fn held(&self) -> usize {
         self.held
+    }
+
+    /// Streams that have something to send.
+    pub(super) fn waiting(&self) -> usize {
+        self.fresh.len() + self.turn.len()
+    }
+
+    pub(super) fn meter(&mut self) -> &mut Meter {
+        &mut self.meter
     }
 
     pub(super) fn streams(&self) -> impl Iterator<Item = &Stream> {

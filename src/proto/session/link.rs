@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Ending, Open, Phase, Session, Shield};
+use super::{Ending, Kills, Open, Phase, Session, Shield};
 use crate::{
     proto::{Cause, CloseReason, Event, Initiator, Token, limits, timer::Timer},
-    wire::{MessageId, OpenDataChannel, to_json},
+    wire::{MessageId, OpenDataChannel, PAYLOAD_OFFSET, to_json},
 };
 
 impl Session {
@@ -15,7 +15,12 @@ impl Session {
         if self.online {
             // Its loss was not told, but it is lost.
             self.note_silence();
+            if self.note_kill(now) {
+                return;
+            }
         }
+        self.kills.opened = Some(now);
+        self.kills.heard = false;
         self.online = true;
         self.heard = now;
         // Time without a websocket does not count, but time before it does: else an agent that is gone would never be
@@ -64,8 +69,51 @@ impl Session {
         if matches!(&self.phase, Phase::Open(open) if open.ending != Ending::No) {
             return self.close(CloseReason::new(Initiator::Us, Cause::Requested), true);
         }
+        if self.note_kill(now) {
+            return;
+        }
         let wait = self.reconnect.lost(now, &mut self.random);
         self.reconnect_after(now, wait);
+    }
+
+    /// A websocket is lost: a probe may be why, or a data message that the path takes no more, which would kill every
+    /// other one too. Then the session is given up, and smaller ones are sent on those that follow. True if so.
+    fn note_kill(&mut self, now: Instant) -> bool {
+        self.payload_size.websocket_lost(now);
+        let (suspect, Kills { opened, acknowledged, .. }) = (self.is_suspect(), self.kills);
+        let large = opened.and_then(|opened| self.outgoing.large_head(opened, PAYLOAD_OFFSET + limits::PAYLOAD));
+        let Some((head, size, sent)) = large.filter(|(.., sent)| acknowledged.is_none_or(|at| at <= *sent)) else {
+            return false;
+        };
+        if self.kills.head.replace(head) != Some(head) || acknowledged > self.kills.lost {
+            (self.kills.losses, self.kills.proofs) = (0, 0);
+        }
+        self.kills.lost = Some(sent);
+        let soon = now.saturating_duration_since(sent) <= limits::STEADY + self.rtt() * 2;
+        self.kills.losses += 1;
+        self.kills.proofs += u32::from(suspect && soon);
+        if self.kills.proofs < limits::PROOFS {
+            return false;
+        }
+        let size = size - PAYLOAD_OFFSET;
+        self.payload_size.lower(now, size);
+        let text =
+            format!("a message of {size} bytes was lost with every websocket: smaller ones are sent from now on");
+        self.close(CloseReason::new(Initiator::Library, Cause::ConnectionLost(text)), true);
+        true
+    }
+
+    /// Whether the oldest message may be what kills the websockets.
+    fn is_suspect(&self) -> bool {
+        self.kills.losses >= limits::KILLS && self.kills.head == Some(self.outgoing.head())
+    }
+
+    /// Until when nothing is sent again, because the websocket first has to show that it lasts without: `None` if there
+    /// is no reason to wait. When nothing was heard yet, until a word and as long as that.
+    pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
+        let opened = self.kills.opened.filter(|_| self.is_suspect())?;
+        let lasts = opened + limits::STEADY;
+        Some(if self.kills.heard { lasts } else { lasts.max(now + limits::STEADY) }).filter(|until| *until > now)
     }
 
     /// Remembers how long the agent has been silent on the websocket that is lost. Only as long as the gateway was heard
@@ -134,6 +182,7 @@ impl Session {
     /// Anything came in.
     pub(super) fn hear(&mut self, now: Instant) {
         self.heard = now;
+        self.kills.heard = true;
         self.probing = false;
         self.timers.stop(Timer::Silence);
         self.reconnect.heard();

@@ -14,15 +14,19 @@ use bytes::{BufMut, Bytes};
 use zeroize::Zeroizing;
 
 use super::{
-    Cause, CloseReason, Config, Event, Initiator, Input, Mode, OpenError, Output, Read, StreamError, StreamId,
+    Cause, CloseReason, Config, Event, Initiator, Input, Mode, OpenError, Output, Read, Statistics, StreamError,
+    StreamId,
     budget::Share,
     handshake::Handshake,
     incoming::Incoming,
     limits,
     outgoing::Outgoing,
+    pacing::Pacer,
+    payload_size::PayloadSize,
     port::Port,
     reconnect::Reconnect,
     slab::Slab,
+    statistics::MessageCounts,
     timer::{Timer, TimerTable},
 };
 use crate::wire::{AgentFeatures, PayloadKind, SequenceNumber};
@@ -48,6 +52,11 @@ pub struct Session {
     messages: Slab,
     /// Memory of acknowledgements, which are gone once they are written.
     acknowledgements: Slab,
+    pacer: Pacer,
+    /// Something would go out if there were a token for it.
+    waits_for_token: bool,
+    payload_size: PayloadSize,
+    kills: Kills,
     /// Sequenced messages that are not stream data; few, and not held by the window.
     control: VecDeque<(PayloadKind, Bytes)>,
     /// Messages whose retransmission has fallen due.
@@ -75,8 +84,28 @@ pub struct Session {
     /// Since when they do now.
     held_up_since: Option<Instant>,
     parked: Share,
+    counts: MessageCounts,
     timers: TimerTable,
     events: VecDeque<Event>,
+}
+
+/// Websockets that were lost with the same large message at the head of what is in flight. A few in a row may be a bad
+/// network; so then the message is held back until a websocket has shown that it lasts without it.
+#[derive(Debug, Default, Clone, Copy)]
+struct Kills {
+    head: Option<SequenceNumber>,
+    /// Lost with it, for whatever reason.
+    losses: u32,
+    /// Lost right after it, having lasted without it.
+    proofs: u32,
+    /// When it was last sent on one of them.
+    lost: Option<Instant>,
+    /// When something was acknowledged last.
+    acknowledged: Option<Instant>,
+    /// Since when there is the present websocket.
+    opened: Option<Instant>,
+    /// Something came in on it.
+    heard: bool,
 }
 
 /// ```text
@@ -143,6 +172,10 @@ pub struct Occupancy {
     pub largest_unsent: usize,
     /// The largest number of unread bytes of any stream.
     pub largest_unread: usize,
+    /// Bytes that the delay-aware window lets in flight, beside the hard bounds.
+    pub window: usize,
+    /// The largest payload that a data message may have at the moment.
+    pub payload: usize,
 }
 
 impl Session {
@@ -157,6 +190,10 @@ impl Session {
             outgoing: Outgoing::new(&config.budget),
             messages: Slab::default(),
             acknowledgements: Slab::default(),
+            pacer: Pacer::new(config.max_message_rate, config.slowdown.clone()),
+            waits_for_token: false,
+            payload_size: PayloadSize::new(config.path.clone(), config.max_payload),
+            kills: Kills::default(),
             parked: config.budget.parked(),
             config,
             origin: now,
@@ -183,6 +220,7 @@ impl Session {
             reading: true,
             held_up_for: Duration::ZERO,
             held_up_since: None,
+            counts: MessageCounts::default(),
             timers,
             events: VecDeque::new(),
         }
@@ -228,14 +266,16 @@ impl Session {
             }
             if self.online && writable {
                 if let Some(transmit) = self.next_transmit(now) {
+                    self.counts.transmitted(&transmit);
                     return Output::Transmit(transmit);
                 }
+                self.counts.held(if let Phase::Open(open) = &self.phase { open.port.waiting() } else { 0 });
                 if std::mem::take(&mut self.ping_wanted) {
                     self.ping_in_flight = true;
                     return Output::Ping;
                 }
             }
-            match self.next_deadline() {
+            match self.next_deadline(now) {
                 Some(deadline) if deadline <= now => self.timeout(now),
                 deadline => return Output::Timeout(deadline),
             }
@@ -419,6 +459,17 @@ impl Session {
         }
     }
 
+    /// What was carried, and how fast.
+    #[must_use]
+    pub fn statistics(&mut self, now: Instant) -> Statistics {
+        let meter = match &mut self.phase {
+            Phase::Open(open) => Some(open.port.meter()),
+            Phase::Closed(_, port) => port.as_mut().map(Port::meter),
+            Phase::Handshaking(_) => None,
+        };
+        self.counts.statistics(now, meter)
+    }
+
     /// How full the buffers are.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
@@ -439,6 +490,14 @@ impl Session {
             parked_bytes: port.map_or(0, Port::parked),
             largest_unsent,
             largest_unread,
+            window: self.outgoing.window().size(self.payload_size.limit()),
+            payload: self.payload_size.limit(),
         }
+    }
+
+    /// What the path upwards has delivered lately, bytes a second, once something is known of it.
+    #[must_use]
+    pub fn delivery_rate(&self) -> Option<u64> {
+        self.outgoing.window().rate()
     }
 }

@@ -89,7 +89,10 @@ impl Session {
                 _ => {}
             },
             Phase::Open(open) => match message.header.payload_kind {
-                PayloadKind::Output => open.port.receive(now, message.payload, self.received).map_err(violation)?,
+                PayloadKind::Output => {
+                    self.counts.received(message.payload.len());
+                    open.port.receive(now, message.payload, self.received).map_err(violation)?;
+                }
                 PayloadKind::Flag if FlagKind::decode(&message.payload) == Ok(FlagKind::ConnectToPortError) => {
                     open.port.refused();
                 }
@@ -123,12 +126,15 @@ impl Session {
         let Ok(sequence) = Acknowledge::decode_sequence(payload) else { return };
         self.outgoing.sign_of_life();
         self.unpause();
+        let once = self.outgoing.was_sent_once(sequence);
         if !self.outgoing.acknowledged(now, sequence) {
             return;
         }
         if self.outgoing.unacked() == 0 {
             self.messages.rest();
         }
+        self.kills.acknowledged = Some(now);
+        self.payload_size.acknowledged(now, sequence, once);
         let Phase::Open(open) = &mut self.phase else { return };
         open.port.acknowledged(now, sequence);
         if matches!(open.shield, Shield::Sent { sequence: shield, .. } if shield == sequence) {
@@ -180,6 +186,7 @@ impl Session {
     fn pause(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.paused, true) {
             self.events.push_back(Event::Paused(true));
+            self.pacer.pause(now);
         }
         self.timers.set(Timer::Pause, now + limits::PAUSE);
     }

@@ -58,7 +58,7 @@ impl Session {
                     }
                 }
                 // What follows is decided when outputs are drained.
-                Timer::Recheck => {}
+                Timer::Recheck | Timer::Token | Timer::Hold => {}
                 Timer::SlowReader => {
                     self.held_up_for = Duration::ZERO;
                     self.held_up_since = None;
@@ -129,8 +129,13 @@ impl Session {
     }
 
     /// The next deadline, after the timers that follow from the state were set.
-    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
-        self.set_or_stop(Timer::Retransmit, self.outgoing.deadline().filter(|_| self.online && !self.shield_leads()));
+    pub(super) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+        let token_at = self.pacer.ready_at(now).filter(|_| self.online && self.waits_for_token);
+        self.set_or_stop(Timer::Token, token_at);
+        let held_until = self.held_until(now).filter(|_| self.online);
+        self.set_or_stop(Timer::Hold, held_until);
+        let sends_again = self.online && held_until.is_none() && !self.shield_leads();
+        self.set_or_stop(Timer::Retransmit, self.outgoing.deadline().filter(|_| sends_again));
         self.set_or_stop(Timer::Stall, self.stalls_at());
         self.set_or_stop(Timer::Resend, self.outgoing.resend_at().filter(|_| self.online));
         if let Phase::Open(open) = &self.phase {

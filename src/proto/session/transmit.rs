@@ -11,8 +11,8 @@ use crate::{
         timer::Timer,
     },
     wire::{
-        Acknowledge, Draft, FlagKind, Flags, Header, MessageId, MessageKind, PayloadKind, SequenceNumber, Size,
-        smux::FrameHeader, to_json,
+        Acknowledge, Draft, FlagKind, Flags, Header, MessageId, MessageKind, PAYLOAD_OFFSET, PayloadKind,
+        SequenceNumber, Size, smux::FrameHeader, to_json,
     },
 };
 
@@ -94,7 +94,16 @@ impl Session {
                 return Some(again(bytes));
             }
         }
-        if let Some(bytes) = self.outgoing.next_resend(now) {
+        self.waits_for_token = false;
+        let takes_token = self.outgoing.is_sending_rest();
+        if self.held_until(now).is_some() {
+            // Nor anything new, which waits behind what is to be sent again.
+        } else if takes_token && self.pacer.ready_at(now).is_some() {
+            self.waits_for_token = true;
+        } else if let Some(bytes) = self.outgoing.next_resend(now) {
+            if takes_token {
+                self.pacer.take(now);
+            }
             return Some(again(bytes));
         }
         if let Some((kind, payload)) = self.control.pop_front() {
@@ -104,11 +113,8 @@ impl Session {
         if open.shield == Shield::Wanted {
             open.shield = Shield::Sent { sequence: self.outgoing.next_sequence(), wait: limits::SHIELD_RETRY };
             self.timers.set(Timer::Shield, now + limits::SHIELD_RETRY);
-            return Some(if open.mode == Mode::Mux {
-                self.sequenced(now, PayloadKind::Output, &FrameHeader::nop().encode())
-            } else {
-                self.sequenced(now, PayloadKind::Size, &size())
-            });
+            let (kind, payload, _) = self.nothing();
+            return Some(self.sequenced(now, kind, &payload));
         }
         match open.ending {
             Ending::FlagWanted => Some(self.terminate_flag(now)),
@@ -117,22 +123,97 @@ impl Session {
         }
     }
 
+    /// The next message of the port, or a probe between two of them.
     fn data(&mut self, now: Instant) -> Option<Transmit> {
-        let Phase::Open(open) = &mut self.phase else { return None };
-        if open.shield != Shield::Passed || self.paused || self.outgoing.is_resending() || !self.outgoing.has_room() {
+        let Phase::Open(open) = &self.phase else { return None };
+        let held = open.shield != Shield::Passed || self.paused || self.outgoing.is_resending();
+        let Some(kind) = open.port.output().filter(|_| !held) else {
+            self.outgoing.starved();
+            return None;
+        };
+        let rate = self.pacer.rate(now);
+        let wanted = self.outgoing.window().message_size(rate);
+        let limit = self.payload_size.target(wanted);
+        let (size, urgent) = (PAYLOAD_OFFSET + limit, limits::URGENT.min(limit));
+        if open.port.is_urgent()
+            && self.pacer.is_half_full(now)
+            && self.outgoing.admits_urgent(PAYLOAD_OFFSET + urgent, size)
+        {
+            // What was urgent may have ended meanwhile.
+            if let Some(transmit) = self.port_message(now, kind, urgent, true) {
+                self.pacer.take(now);
+                return Some(transmit);
+            }
+        }
+        let Phase::Open(open) = &self.phase else { return None };
+        // And with it, all there was.
+        let kind = open.port.output()?;
+        if !self.outgoing.admits(size) {
             return None;
         }
-        let kind = open.port.output()?;
+        if kind != PayloadKind::Output {
+            // A flag: it is small, seldom, and somebody waits for it.
+            return self.port_message(now, kind, limit, false);
+        }
+        if self.pacer.ready_at(now).is_some() {
+            self.waits_for_token = true;
+            self.outgoing.starved();
+            return None;
+        }
+        let room = self.outgoing.unacked_bytes() + PAYLOAD_OFFSET + self.config.max_payload <= limits::IN_FLIGHT_BYTES;
+        let waiting = |bytes| room && open.port.has_waiting(bytes);
+        let transmit = match self.payload_size.next_probe(now, wanted, waiting) {
+            Some(size) => Some(self.probe(now, size)),
+            None => self.port_message(now, kind, limit, false),
+        };
+        if transmit.is_some() {
+            self.pacer.take(now);
+        }
+        transmit
+    }
+
+    fn port_message(&mut self, now: Instant, kind: PayloadKind, limit: usize, urgent: bool) -> Option<Transmit> {
         let sequence = self.outgoing.next_sequence();
         let header = self.header(now, MessageKind::InputStreamData, kind, sequence, Flags::NONE);
-        let mut draft = self.messages.draft(&header, self.config.max_payload);
+        let mut draft = self.messages.draft(&header, limit);
         if let Phase::Open(open) = &mut self.phase {
-            open.port.fill(now, sequence, draft.payload_mut(), self.config.max_payload);
+            open.port.fill(now, sequence, draft.payload_mut(), limit, urgent);
+            if open.port.has_unsent() && !urgent {
+                self.payload_size.filled();
+            }
         }
         self.messages.finish(&mut draft);
         // A stream that ended while it waited for its turn leaves nothing, and an empty message must not be sent: the
         // references cannot even write one.
         (draft.payload_len() > 0).then(|| self.keep(now, draft))
+    }
+
+    /// Shows whether messages of this size pass, and means nothing. What is kept is its harmless form.
+    fn probe(&mut self, now: Instant, size: usize) -> Transmit {
+        let sequence = self.outgoing.next_sequence();
+        let (kind, piece, padding) = self.nothing();
+        let header = self.header(now, MessageKind::InputStreamData, kind, sequence, Flags::NONE);
+        let mut harmless = Draft::new(&header, piece.len());
+        harmless.payload_mut().put_slice(&piece);
+        let mut large = Draft::new(&header, size);
+        large.payload_mut().put_slice(&piece);
+        while large.payload_len() + padding.len() <= size {
+            large.payload_mut().put_slice(&padding);
+        }
+        self.outgoing.sent_probe(now, large.len(), harmless.seal());
+        self.payload_size.probing(sequence, size);
+        once(large)
+    }
+
+    /// A payload that is acknowledged and has no other effect, and what may follow it as often as one likes.
+    fn nothing(&self) -> (PayloadKind, Bytes, Bytes) {
+        match &self.phase {
+            Phase::Open(Open { mode: Mode::Mux, .. }) => {
+                let nop = Bytes::copy_from_slice(&FrameHeader::nop().encode());
+                (PayloadKind::Output, nop.clone(), nop)
+            }
+            _ => (PayloadKind::Size, size(), Bytes::from_static(b" ")),
+        }
     }
 
     fn terminate_flag(&mut self, now: Instant) -> Transmit {

@@ -89,6 +89,7 @@ impl Run {
         let now = Instant::now();
         let mut config = Config::new(uuid::Uuid::nil(), 1, 1_700_000_000_000);
         config.max_payload = 64 + usize::from(payload) * 64;
+        config.max_message_rate = [0, 900, 20, 0][usize::from(kind) / 8 % 4];
         let mut run = Self {
             max_payload: config.max_payload,
             session: Session::new(config, now),

@@ -9,7 +9,10 @@ use bytes::Bytes;
 use ssmfwd::{
     emulator::agent::AgentCore,
     proto::{Session, limits},
-    wire::{Message, MessageKind, PayloadKind},
+    wire::{
+        Acknowledge, Message, MessageKind, PayloadKind,
+        smux::{FrameHeader, HEADER_LEN},
+    },
 };
 
 use super::Profile;
@@ -41,6 +44,35 @@ pub(super) struct Outage {
     pub(super) connections: u32,
     pub(super) up: u32,
     pub(super) down: u32,
+    /// Probes that may still be lost alone, without a word.
+    pub(super) lost_probes: u32,
+    pub(super) sending: Sending,
+}
+
+/// What the sending side itself takes, whatever the network does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sending {
+    /// Between two data messages, once the burst is spent.
+    pub(super) token: Duration,
+    /// Bytes on the wire, with the probes among them.
+    pub(super) bytes: usize,
+    /// What the link takes for them.
+    pub(super) link: Duration,
+}
+
+/// What the window begins with after a resume (`proto-notes/sending.md#window`).
+const WINDOW: usize = 32 << 10;
+/// A data message of the size that always passes, with its header.
+pub(super) const MESSAGE: usize = 1200;
+
+impl Sending {
+    /// How much later than at once the last of `messages` is sent: a token for each; and unless all fit into the first
+    /// window, a round trip until what was under way before is acknowledged, and one for each doubling.
+    pub(super) fn takes(&self, messages: u32, rtt: Duration) -> Duration {
+        let windows = self.bytes.div_ceil(WINDOW);
+        let rounds = if windows <= 1 { 0 } else { 1 + windows.next_power_of_two().ilog2() };
+        self.token * messages + self.link + (rtt + self.link / 4) * rounds
+    }
 }
 
 /// Invariant 4 of the design: how long after the network has returned for good everything that was queued is
@@ -52,6 +84,8 @@ pub(super) struct Outage {
 ///   and as long. Each refusal at the start doubles a timeout.
 /// * Downwards: the agent looks at its oldest message every 100 ms, once its own timeout of up to 1 s has passed, and
 ///   each that was lost costs such a tick and the round trip of its acknowledgement.
+/// * Upwards, all of it takes its tokens, the doublings of the window, and the time of the link; a probe that is lost
+///   alone costs a timeout.
 /// * Not recovery, but in the way of it: a pause; a reader that stops; connections that have to be carried in turn; what the agent and its
 ///   destinations take for each message and dial of this world.
 pub(super) fn recovery_bound(outage: &Outage) -> Duration {
@@ -62,7 +96,7 @@ pub(super) fn recovery_bound(outage: &Outage) -> Duration {
     const DIAL: Duration = Duration::from_millis(20);
     const PUMP: Duration = Duration::from_micros(1330);
 
-    let rto = TIMEOUT.max(outage.rtt * 3);
+    let rto = TIMEOUT.max((outage.rtt + outage.sending.link) * 3);
     // How long one message may wait for its next transmission, and how many waits may follow each other.
     let upwards = outage.rtt * 3 / 2
         + if outage.unannounced {
@@ -74,6 +108,8 @@ pub(super) fn recovery_bound(outage: &Outage) -> Duration {
     // A question, its answer and the end of a stream; in turn also the silence before the next.
     let rounds = outage.rtt * 3 + (outage.rtt * 6 + limits::SETTLE) * outage.in_turn;
     upwards
+        + outage.sending.takes(outage.up, outage.rtt)
+        + rto * outage.lost_probes
         + downwards
         + outage.pause
         + outage.naps
@@ -93,8 +129,9 @@ pub(super) struct Resumed {
 }
 
 impl Resumed {
-    pub(super) fn new(now: Instant, longest_way: Duration, queued: Vec<(usize, usize)>) -> Self {
-        Self { by: now + longest_way * 3, queued }
+    /// `sending`: what the client takes for it by itself.
+    pub(super) fn new(now: Instant, longest_way: Duration, sending: Duration, queued: Vec<(usize, usize)>) -> Self {
+        Self { by: now + longest_way * 3 + sending, queued }
     }
 }
 
@@ -115,6 +152,11 @@ pub(super) struct Observer {
     until: Option<Instant>,
     sent: BTreeMap<i64, Sent>,
     next: i64,
+    /// The largest payload of a data message that may be sent: that of the largest acknowledged probe.
+    largest: usize,
+    /// Data messages a second, 0 without a limit, and when the bucket is full again.
+    rate: u32,
+    full_at: Option<Instant>,
 }
 
 /// When a message was last sent, on which websocket, when and how often on that, and its bytes.
@@ -123,15 +165,36 @@ struct Sent {
     websocket: u32,
     first: Instant,
     times: u32,
+    /// What is sent again.
     bytes: Bytes,
     shield: bool,
+    /// It was sent again.
+    again: bool,
+    /// It was acknowledged.
+    done: bool,
+    /// The payload's size, of a probe.
+    probe: Option<usize>,
+}
+
+/// How long an empty bucket takes to fill.
+const BURST: Duration = Duration::from_millis(30);
+
+/// The size of a probe: it is larger than what always passes, and says nothing.
+fn probe_size(kind: PayloadKind, payload: &[u8]) -> Option<usize> {
+    let is_nop = |frame: &[u8]| frame == FrameHeader::nop().encode();
+    let says_nothing = match kind {
+        PayloadKind::Output => payload.chunks(HEADER_LEN).all(is_nop),
+        PayloadKind::Size => true,
+        _ => false,
+    };
+    (says_nothing && payload.len() > limits::PAYLOAD).then_some(payload.len())
 }
 
 /// What may pass between two steps of the same moment in both clocks.
 const SLACK: Duration = Duration::from_millis(1);
 
 impl Observer {
-    pub(super) fn new(seed: u64, profile: Profile) -> Self {
+    pub(super) fn new(seed: u64, profile: Profile, rate: u32) -> Self {
         Self {
             seed,
             profile,
@@ -143,6 +206,9 @@ impl Observer {
             until: None,
             sent: BTreeMap::new(),
             next: 0,
+            largest: limits::PAYLOAD,
+            rate,
+            full_at: None,
         }
     }
 
@@ -179,6 +245,27 @@ impl Observer {
             self.silence = Duration::ZERO;
             self.until = Some(now);
         }
+        if message.header.kind == MessageKind::Acknowledge
+            && let Ok(body) = Acknowledge::decode(&message.payload)
+            && let Some(sent) = self.sent.get_mut(&body.sequence)
+        {
+            sent.done = true;
+            self.largest = self.largest.max(sent.probe.filter(|_| !sent.again).unwrap_or(0));
+        }
+    }
+
+    /// How many probes have shown that their size passes.
+    pub(super) fn probes(&self) -> u32 {
+        let passed = self.sent.values().filter(|sent| sent.probe.is_some() && sent.done && !sent.again);
+        u32::try_from(passed.count()).unwrap_or(u32::MAX)
+    }
+
+    /// A data message or a probe goes out for the first time: there was a token for it.
+    fn take_token(&mut self, now: Instant) {
+        let Some(interval) = 1_000_000_000_000u64.checked_div(u64::from(self.rate) * 1000) else { return };
+        let full = self.full_at.unwrap_or(now);
+        assert!(full <= now + BURST, "seed {}: sent {:?} too early", self.seed, full - now - BURST);
+        self.full_at = Some(full.max(now) + Duration::from_nanos(interval));
     }
 
     /// Time has passed: an agent that is gone is given up in time, however the time was filled (pauses, websockets that
@@ -219,18 +306,31 @@ impl Observer {
         }
         assert!(!message.payload.is_empty(), "seed {}: empty stream data", self.seed);
         let number = message.header.sequence.0;
-        let is_data = message.header.payload_kind == PayloadKind::Output;
-        assert!(!is_data || message.payload.len() <= limits::PAYLOAD, "seed {}", self.seed);
+        let (kind, len) = (message.header.payload_kind, message.payload.len());
         let (seed, websocket) = (self.seed, self.websocket);
         if !again {
             assert_eq!(number, self.next, "seed {seed}: numbers have no gaps");
             self.next += 1;
             let shield = number == 1;
-            let sent = Sent { at: now, websocket, first: now, times: 1, bytes: bytes.clone(), shield };
+            let probe = probe_size(kind, &message.payload);
+            let fits = kind != PayloadKind::Output || len <= self.largest || probe.is_some();
+            assert!(fits, "seed {seed}: {number} has {len} bytes, and the largest probe had {}", self.largest);
+            let one = self.sent.values().filter(|sent| sent.probe.is_some() && !sent.again).all(|sent| sent.done);
+            assert!(probe.is_none() || one, "seed {seed}: two probes at a time");
+            if (kind == PayloadKind::Output && !shield) || probe.is_some() {
+                self.take_token(now);
+            }
+            let bytes = bytes.clone();
+            let sent = Sent { at: now, websocket, first: now, times: 1, bytes, shield, again, done: false, probe };
             self.sent.insert(number, sent);
             return;
         }
         let sent = self.sent.get_mut(&number).expect("sent before");
+        if sent.probe.is_some() && !sent.again {
+            assert!(len <= 32 && probe_size(kind, &message.payload).is_none(), "seed {seed}: {number} is not harmless");
+            sent.bytes = bytes.clone();
+        }
+        sent.again = true;
         assert_eq!(sent.bytes, bytes, "seed {seed}: a retransmission is the same message");
         if sent.websocket == websocket {
             // Once for each websocket, and once more for each timeout on it.

@@ -29,15 +29,15 @@ use bytes::Bytes;
 use ssmfwd::{
     emulator::agent::{AgentCore, AgentInput, AgentOptions, AgentOutput, Behaviour, ConnectionId},
     proto::{
-        Config, Event, Inbound, Input, Mode, Output, ProcessBudget, Read, Session, StreamError, StreamId, Token,
-        Transmit, limits,
+        Config, Event, Inbound, Input, Mode, Output, ProcessBudget, Read, Session, Slowdown, StreamError, StreamId,
+        Token, Transmit, limits,
     },
 };
 
 use self::{
     apps::App,
     destination::Destinations,
-    invariants::{Observer, Outage, Resumed, WRITE, recovery_bound},
+    invariants::{MESSAGE, Observer, Outage, Resumed, Sending, WRITE, recovery_bound},
     network::{Network, Packet, Reads, publication},
     plan::{Ending, Plan},
     shell::Shell,
@@ -59,6 +59,10 @@ pub(crate) struct Outcome {
     pub(crate) resumes: u32,
     /// How often reading stopped because a reader had.
     pub(crate) stops: u32,
+    /// Probes that were acknowledged as such.
+    pub(crate) probes: u32,
+    /// Probes that were too large for the way.
+    pub(crate) too_large: u32,
     /// A digest of everything the client sent, and when.
     pub(crate) transcript: u64,
 }
@@ -91,6 +95,11 @@ pub(crate) struct World {
     profile: Profile,
     /// The largest payload of the agent.
     chunk: usize,
+    /// The largest payload that may be tried.
+    max_payload: usize,
+    /// Data messages a second, 0 without a limit, and what pauses leave of it.
+    rate: u32,
+    slowdown: Slowdown,
 }
 
 impl World {
@@ -141,6 +150,9 @@ impl World {
             // Little is needed until a reader that stops holds up the session.
             config.budget = exhausted();
         }
+        config.max_payload = [limits::PAYLOAD, 5000, limits::PAYLOAD_MAX, 64 << 10][random.usize(..4)];
+        config.max_message_rate = [0, 100, limits::MESSAGE_RATE][random.usize(..3)];
+        let (max_payload, rate, slowdown) = (config.max_payload, config.max_message_rate, config.slowdown.clone());
         let apps = plans.iter().copied().map(App::new).collect();
         Self {
             seed,
@@ -151,7 +163,7 @@ impl World {
             agent,
             network,
             destinations: Destinations::new(plans, fastrand::Rng::with_seed(random.u64(..)), mode),
-            observer: Observer::new(seed, profile),
+            observer: Observer::new(seed, profile, rate),
             apps,
             by_stream: BTreeMap::new(),
             ready: false,
@@ -168,6 +180,9 @@ impl World {
             refusals,
             profile,
             chunk,
+            max_payload,
+            rate,
+            slowdown,
             random,
         }
     }
@@ -187,11 +202,15 @@ impl World {
                 return self.outcome(steps);
             }
             steps += 1;
-            if deadline.is_none() && self.now >= self.network.calm_since() {
-                deadline = Some(self.deadline());
+            let calm_since = self.network.calm_since();
+            // A probe that kills a websocket is another outage.
+            deadline = deadline.filter(|(_, since)| *since == calm_since);
+            if deadline.is_none() && self.now >= calm_since {
+                deadline = Some((self.deadline(), calm_since));
             }
+            assert!(self.network.too_large() <= TOO_LARGE, "seed {}: probes without end", self.seed);
             assert!(
-                steps < 2_000_000 && deadline.is_none_or(|deadline| self.now <= deadline),
+                steps < 2_000_000 && deadline.is_none_or(|(deadline, _)| self.now <= deadline),
                 "seed {} {:?}: not delivered in time: {:?} after the network was calm\n{:#?}\n{:?}\n{:?} (reads: {})\n{:?}\n{:?}",
                 self.seed,
                 self.profile,
@@ -206,12 +225,21 @@ impl World {
             self.step();
             self.check_delivery();
         }
+        // All of it is there in time.
+        self.resumes += u32::from(self.resumed.take().is_some_and(|resumed| !resumed.queued.is_empty()));
         self.end();
         self.outcome(steps)
     }
 
     fn outcome(&self, steps: u32) -> Outcome {
-        Outcome { steps, resumes: self.resumes, stops: self.stops, transcript: self.transcript }
+        Outcome {
+            steps,
+            resumes: self.resumes,
+            stops: self.stops,
+            probes: self.observer.probes(),
+            too_large: self.network.too_large(),
+            transcript: self.transcript,
+        }
     }
 
     /// By when everything has to be delivered; known once the network has returned for good.
@@ -232,15 +260,50 @@ impl World {
             up: self.messages_up(),
             down: count(sum(|plan| plan.down) * 2 / self.chunk) + 8 * connections,
             naps: self.naps(),
+            lost_probes: if self.loses_probes() { TOO_LARGE } else { 0 },
+            sending: self.sending(sum(|plan| plan.up)),
         };
         self.now + recovery_bound(&outage)
+    }
+
+    /// Whether probes may be lost without a word.
+    fn loses_probes(&self) -> bool {
+        self.network.narrow().is_some_and(|narrow| narrow.silent && narrow.limit < self.max_payload)
+    }
+
+    /// What the sending side takes for so many bytes.
+    fn sending(&self, up: usize) -> Sending {
+        let share = self.slowdown.share(self.now);
+        // A pause may still come, and without a limit makes one.
+        let (rate, least) = match (self.rate, self.network.pauses()) {
+            (0, false) => return self.sending_at(up, Duration::ZERO),
+            (0, true) => (limits::MESSAGE_RATE, 62),
+            (rate, pauses) => (rate, if pauses { 62 } else { share }),
+        };
+        self.sending_at(up, Duration::from_secs(1000) / (rate * least))
+    }
+
+    /// Bytes of all probes that there can be: three steps up, and those that fail.
+    fn probes(&self) -> usize {
+        let cap = self.max_payload;
+        let failures = if self.network.narrow().is_some() { 4 } else { 0 };
+        if cap <= limits::PAYLOAD { 0 } else { cap.min(4096) + cap.min(16 << 10) + cap * (1 + failures) }
+    }
+
+    fn sending_at(&self, up: usize, token: Duration) -> Sending {
+        let bytes = up + self.messages(up) as usize * (MESSAGE - limits::PAYLOAD) + self.probes();
+        Sending { token, bytes, link: self.network.takes(bytes) }
     }
 
     /// How many messages carry what the apps write, at most. Chunks are random: half of the largest message on average,
     /// and some for each connection.
     fn messages_up(&self) -> u32 {
-        let messages = self.apps.iter().map(|app| app.plan.up / 512 + 8).sum::<usize>();
-        u32::try_from(messages).unwrap_or(u32::MAX)
+        self.messages(self.apps.iter().map(|app| app.plan.up).sum())
+    }
+
+    /// The same for so many bytes of it.
+    fn messages(&self, up: usize) -> u32 {
+        u32::try_from(up / 512 + 8 * self.apps.len()).unwrap_or(u32::MAX)
     }
 
     /// For how long readers may still hold things up.
@@ -254,7 +317,9 @@ impl World {
         let settled = self.network.pause_ends().unwrap_or(self.now).max(self.network.calm_since()).max(self.now);
         // What goes out last is the keepalive, or in basic mode what the next connection begins with; a pause that is still
         // on its way may hold it.
-        let last = settled + limits::KEEPALIVE + limits::SETTLE + limits::PAUSE + self.network.delay() * 8;
+        let sending = self.sending(self.apps.iter().map(|app| app.plan.up).sum());
+        let sending = sending.takes(self.messages_up(), self.network.longest_way() * 2);
+        let last = settled + sending + limits::KEEPALIVE + limits::SETTLE + limits::PAUSE + self.network.delay() * 8;
         let limit = last + limits::STALL_TIMEOUT + self.naps();
         self.may_close = true;
         while self.session.closed().is_none() && self.now <= limit {
@@ -335,6 +400,7 @@ impl World {
             && self.refusals == 0
             && self.network.is_up()
             && self.naps() == Duration::ZERO
+            && !self.loses_probes()
             && self.network.pause_ends().is_none_or(|end| end < self.now);
         let of_app = |(index, app): (usize, &App)| {
             let there =
@@ -342,7 +408,11 @@ impl World {
             there.then_some((index, app.sent))
         };
         let queued = self.apps.iter().enumerate().filter_map(of_app).collect();
-        self.resumed = undisturbed.then(|| Resumed::new(self.now, self.network.longest_way(), queued));
+        let rest = |(index, app): (usize, &App)| app.plan.up - self.destinations.received(index).unwrap_or(0);
+        let rest = self.apps.iter().enumerate().map(rest).sum();
+        let way = self.network.longest_way();
+        let sending = self.sending(rest).takes(self.messages(rest), way * 2);
+        self.resumed = undisturbed.then(|| Resumed::new(self.now, way, sending, queued));
     }
 
     fn check_delivery(&mut self) {
@@ -408,7 +478,8 @@ impl World {
             }
         }
         self.drain_session();
-        let round_trip = self.network.longest_round_trip() + WRITE * self.messages_up();
+        let up = self.apps.iter().map(|app| app.plan.up).sum();
+        let round_trip = self.network.longest_round_trip() + WRITE * self.messages_up() + self.sending(up).link;
         self.observer.check(&self.session, &self.agent, round_trip.max(limits::SHIELD_RETRY));
     }
 
@@ -433,7 +504,11 @@ impl World {
                     let bytes = frame.into_bytes();
                     self.record(&bytes);
                     self.observer.transmitted(self.now, &bytes, again);
+                    let too_large = self.network.too_large();
                     self.network.send_to_agent(self.now, bytes);
+                    if self.network.too_large() > too_large {
+                        self.resumed = None;
+                    }
                 }
                 Output::Ping => {
                     self.session.handle(self.now, Input::PingSent);
@@ -511,6 +586,9 @@ impl World {
         assert_eq!((occupancy.unacked_bytes, occupancy.early_bytes), (0, 0), "seed {}", self.seed);
     }
 }
+
+/// Messages that may be too large for the way: four that are known to have failed, and those of unknown fate between them.
+const TOO_LARGE: u32 = 28;
 
 /// Longer than anything in this world.
 const A_DAY: Duration = Duration::from_secs(86_400);

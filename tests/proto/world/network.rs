@@ -7,7 +7,9 @@ use std::{
 
 use bytes::Bytes;
 use ssmfwd::proto::limits;
-use ssmfwd::wire::{Acknowledge, Flags, Header, Message, MessageId, MessageKind, PayloadKind, SequenceNumber};
+use ssmfwd::wire::{
+    Acknowledge, Flags, Header, Message, MessageId, MessageKind, PAYLOAD_OFFSET, PayloadKind, SequenceNumber,
+};
 
 use super::Profile;
 
@@ -35,6 +37,15 @@ pub(super) enum Packet {
 pub(super) struct Reads {
     pub(super) agent: bool,
     pub(super) client: bool,
+}
+
+/// What becomes of messages that are too large for the way to the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Narrow {
+    /// Largest payload that passes.
+    pub(super) limit: usize,
+    /// They are lost without a word; otherwise with the client's websocket.
+    pub(super) silent: bool,
 }
 
 /// How much later than others a message that is reordered or repeated may arrive.
@@ -69,6 +80,12 @@ pub(super) struct Network {
     pauses: bool,
     /// Numbers of the agent's stream data whose acknowledgement has reached the agent.
     acknowledged: BTreeSet<i64>,
+    narrow: Option<Narrow>,
+    /// Messages that were too large.
+    too_large: u32,
+    /// Bytes a second upwards, and until when the link is busy.
+    bandwidth: Option<u32>,
+    link_free: Instant,
 }
 
 impl std::fmt::Debug for Network {
@@ -76,6 +93,8 @@ impl std::fmt::Debug for Network {
         f.debug_struct("Network")
             .field("delay", &self.delay)
             .field("faults", &self.faults)
+            .field("narrow", &self.narrow)
+            .field("bandwidth", &self.bandwidth)
             .field("under_way", &self.packets.len())
             .field("client_up", &self.client_up)
             .field("agent_up", &self.agent_up)
@@ -96,6 +115,12 @@ impl Network {
             _ => Faults { drop: random.u8(..4), duplicate: random.u8(..4), reorder: random.u8(..10) },
         };
         let pauses = profile == Profile::Ordeal && random.bool();
+        let narrow = (random.u8(..3) == 0).then(|| Narrow {
+            limit: random.usize(limits::PAYLOAD..40_000),
+            // Where single messages are lost anyway, nobody can tell.
+            silent: random.bool(),
+        });
+        let bandwidth = (random.u8(..3) == 0).then(|| random.u32(100_000..5_000_000));
         let mut network = Self {
             random,
             delay,
@@ -113,6 +138,10 @@ impl Network {
             agent_was_cut: false,
             pauses,
             acknowledged: BTreeSet::new(),
+            narrow,
+            too_large: 0,
+            bandwidth,
+            link_free: now,
         };
         network.plan_cuts(now, profile);
         network
@@ -222,9 +251,42 @@ impl Network {
         if !self.client_up || !self.agent_up {
             return;
         }
-        let at = self.arrival(now, self.last_to_agent);
+        if let Some(narrow) = self.narrow.filter(|narrow| payload_len(&bytes) > narrow.limit) {
+            self.too_large += 1;
+            if !narrow.silent {
+                let cut = now + self.delay / 2;
+                let back = cut + Duration::from_micros(self.random.u64(1000..500_000));
+                self.push(cut, Packet::CutClient);
+                self.push(back, Packet::RestoreClient);
+                self.calm_since = self.calm_since.max(back);
+            }
+            return;
+        }
+        self.link_free = self.link_free.max(now) + self.takes(bytes.len());
+        let at = self.arrival(self.link_free, self.last_to_agent);
         self.last_to_agent = self.last_to_agent.max(at);
         self.send(now, at, bytes, Packet::ToAgent);
+    }
+
+    /// How long so many bytes occupy the link.
+    pub(super) fn takes(&self, bytes: usize) -> Duration {
+        let of = |bandwidth| Duration::from_secs_f64(bytes as f64 / f64::from(bandwidth));
+        self.bandwidth.map_or(Duration::ZERO, of)
+    }
+
+    /// The largest payload that passes, if there is one.
+    pub(super) fn narrow(&self) -> Option<Narrow> {
+        self.narrow
+    }
+
+    /// Whether there are pauses, or may be.
+    pub(super) fn pauses(&self) -> bool {
+        self.pauses || self.pause_ends.is_some()
+    }
+
+    /// How many messages were too large for the way.
+    pub(super) fn too_large(&self) -> u32 {
+        self.too_large
     }
 
     pub(super) fn send_to_client(&mut self, now: Instant, bytes: Bytes) {
@@ -279,6 +341,7 @@ impl Network {
             // A cut loses everything that is under way.
             Packet::CutClient => {
                 self.client_up = false;
+                self.link_free = now;
                 self.lose();
             }
             Packet::CutAgent => {
@@ -374,6 +437,10 @@ impl Network {
         let known = |number: &i64| self.acknowledged.contains(number) || on_their_way.contains(number);
         u32::try_from((0..next).filter(|number| !known(number)).count()).unwrap_or(u32::MAX)
     }
+}
+
+fn payload_len(bytes: &Bytes) -> usize {
+    bytes.len().saturating_sub(PAYLOAD_OFFSET)
 }
 
 /// The number of the agent's stream data in a message.

@@ -60,7 +60,12 @@ fn size(random: &mut fastrand::Rng, largest: usize) -> usize {
 }
 
 pub(super) fn plans(random: &mut fastrand::Rng, mode: Mode, profile: Profile) -> Vec<Plan> {
-    let largest = if profile == Profile::Harsh { 12_000 } else { 40_000 };
+    let largest = match profile {
+        Profile::Harsh => 12_000,
+        // Enough for the window to grow, and for messages of every size.
+        _ if random.u8(..8) == 0 => 200_000,
+        Profile::Carrier | Profile::Ordeal => 40_000,
+    };
     let count = random.usize(1..=if mode == Mode::Mux { 8 } else { 4 });
     let mut plans: Vec<Plan> = (0..count)
         .map(|_| {

@@ -1,0 +1,168 @@
+//! Sessions of which none can be used, and what comes after them.
+
+use super::{
+    pool::{fixed, fixed_of, mux, opens, pool_of, sessions_of},
+    *,
+};
+
+fn reconnecting() -> Health {
+    Health::Reconnecting { since: Instant::now() }
+}
+
+/// `s-1` has reconnected for longer than the window, `s-2` was ready all the time; both are in use.
+async fn half_lost() -> (World, Vec<TestTunnel>, Vec<Opened<TestStream, TestTunnel>>) {
+    let (world, tunnels) = pool_of(2).await;
+    let open = opens(&world, 2).await;
+    tunnels[0].set_health(reconnecting());
+    pass(seconds(100)).await;
+    (world, tunnels, open)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_outage_of_another_session_refuses_nobody() {
+    let gone: [fn(&TestTunnel); 3] = [
+        |last| last.set_health(Health::Stalled),
+        |last| last.refuse_streams(OpenError::Full(crate::proto::OpenError::TooMany)),
+        |last| last.end(idle_timeout()),
+    ];
+    for gone in gone {
+        let (world, tunnels, _open) = half_lost().await;
+        world.script([network(), Script::ReadyAfter(seconds(20), tunnel("s-3"))]);
+        gone(&tunnels[1]);
+        pass(seconds(200)).await;
+        assert_eq!(world.connector.starts(), 1, "nobody needs another one yet");
+        let (session, after) = world.outcome().await;
+        assert!(session.as_deref() == Some("s-3") && (20..=21).contains(&after), "{session:?} after {after} s");
+        assert!(!world.told().iter().any(|told| told.starts_with("refusing")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_outage_of_a_pool_begins_with_the_loss_of_its_last_and_is_ended_without_being_asked() {
+    for idle in [false, true] {
+        let (world, tunnels, mut open) = half_lost().await;
+        world.script([network()]);
+        if idle {
+            open.clear();
+            pass(seconds(10)).await;
+        }
+        tunnels[1].end(lost());
+        pass(seconds(10)).await;
+        assert!(world.connector.starts() > 2);
+        assert_eq!((world.outcome().await, world.outcome().await), ((None, 50), (None, 0)), "idle: {idle}");
+        world.script([Script::Ready(tunnel("s-3"))]);
+        pass(seconds(60)).await;
+        assert_eq!(world.outcome().await, named("s-3", 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_session_that_a_forward_needs_is_started_beyond_the_sixteen() {
+    let accounts = SessionAccounts::default();
+    let others: Vec<_> = (0..14).map(|_| accounts.take("")).collect();
+    let tunnels = mux(2);
+    let world = fixed_of(2, &tunnels[0], &accounts);
+    world.script([Script::Ready(tunnels[1].clone()), Script::Ready(tunnel("s-3"))]);
+    calm().await;
+    let _open = opens(&world, 2).await;
+    tunnels[0].set_health(reconnecting());
+    tunnels[1].set_health(Health::Stalled);
+    assert_eq!(world.outcome().await, named("s-3", 0));
+    drop(others);
+}
+
+/// Denied once, then served by an extra session: what is denied days later is denied for the first time.
+#[tokio::test(start_paused = true)]
+async fn denials_days_apart_do_not_end_a_forward() {
+    let (world, tunnels) = pool_of(3).await;
+    let _open = opens(&world, 3).await;
+    let denied = || Script::Fails(|| failure(ControlErrorKind::AccessDenied));
+    let again = mux(2).pop().expect("two");
+    world.script([Script::ReadyAfter(seconds(5), again.clone()), denied(), denied(), Script::Hangs]);
+    tunnels[0].end(lost());
+    calm().await;
+    tunnels[1].end(lost());
+    tunnels[2].end(lost());
+    pass(seconds(6)).await;
+    assert_eq!(world.outcome().await, named("s-2", 0));
+    pass(seconds(3 * 24 * 3600)).await;
+    world.script([denied(), Script::Ready(tunnel("s-9"))]);
+    again.end(lost());
+    pass(seconds(100)).await;
+    assert!(!world.supervisor.is_finished(), "one denial is not for good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_started_does_not_undo_a_dormancy() {
+    let scripts: [fn(TestTunnel) -> Script; 2] =
+        [|late| Script::ReadyAfter(seconds(5), late), |late| Script::ReadyWhenCancelled(late)];
+    for script in scripts {
+        let (world, tunnels) = pool_of(2).await;
+        let _open = opens(&world, 2).await;
+        let late = tunnel("s-3");
+        world.script([script(late.clone())]);
+        tunnels[0].end(lost());
+        calm().await;
+        assert_eq!(world.connector.pending(), 1);
+        tunnels[1].end(idle_timeout());
+        pass(seconds(24 * 3600)).await;
+        assert!(late.is_finished());
+        assert_eq!(
+            world.told(),
+            ["ended s-1: Transport", "ended s-2: Service", "dormant: Service", "ended s-3: Us"],
+            "neither replaced nor said to have failed"
+        );
+        assert_eq!(world.connector.starts(), 2);
+        world.script([Script::Ready(tunnel("s-4"))]);
+        assert_eq!(world.outcome().await, named("s-4", 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_brings_a_fixed_number_back() {
+    let first = tunnel("s-0");
+    let world = fixed(3, &first);
+    calm().await;
+    first.end(idle_timeout());
+    pass(seconds(60)).await;
+    world.script(mux(4).into_iter().map(|tunnel| Script::ReadyAfter(seconds(1), tunnel)));
+    let starts = world.connector.starts();
+    let burst = [world.open(), world.open()];
+    let mut open = Vec::new();
+    for connection in burst {
+        open.push(served(connection).await);
+    }
+    let mut sessions = sessions_of(&open);
+    sessions.sort();
+    assert_eq!((sessions, world.connector.starts()), (vec!["s-1".to_owned(), "s-2".to_owned()], starts + 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_of_raw_mode_starts_one_session_for_itself() {
+    let tunnels: Vec<_> = (1..=4).map(|at| with_mode(&format!("s-{at}"), Mode::Raw)).collect();
+    let world = fixed(2, &tunnels[0]);
+    world.script(tunnels[1..].iter().cloned().map(Script::Ready));
+    calm().await;
+    let _open = opens(&world, 1).await;
+    tunnels[1].end(idle_timeout());
+    calm().await;
+    assert_eq!(sessions_of(&opens(&world, 1).await), ["s-3"]);
+    calm().await;
+    assert_eq!(world.connector.starts(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_does_the_session_that_was_needed_meanwhile() {
+    let (world, tunnels, _open) = half_lost().await;
+    let late = tunnel("s-3");
+    world.script([Script::ReadyAfter(seconds(5), late.clone())]);
+    tunnels[1].end(lost());
+    calm().await;
+    assert_eq!(world.connector.pending(), 1);
+    tunnels[0].end(idle_timeout());
+    pass(seconds(3600)).await;
+    assert!(late.is_finished());
+    let told = world.told();
+    assert!(told.contains(&"dormant: Service".to_owned()), "{told:?}");
+    assert_eq!((told.last().map(String::as_str), world.connector.starts()), (Some("ended s-3: Us"), 2));
+}
