@@ -211,7 +211,7 @@ fn endless_early_messages_are_bounded_and_delivered_once_the_gap_is_filled() {
 fn repeated_messages_do_not_fill_memory_with_acknowledgements_that_cannot_be_written() {
     let mut peer = Peer::ready(NEW);
     peer.writable = false;
-    for _ in 0..20_000 {
+    for _ in 0..limits::WAITING_ACKNOWLEDGEMENTS + 1000 {
         peer.say_at(0, PayloadKind::HandshakeRequest, b"");
     }
     assert_eq!(peer.session.occupancy().waiting_acknowledgements, limits::WAITING_ACKNOWLEDGEMENTS);

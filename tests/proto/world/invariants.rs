@@ -46,6 +46,8 @@ pub(super) struct Outage {
     pub(super) down: u32,
     /// Probes that may still be lost alone, without a word.
     pub(super) lost_probes: u32,
+    /// For how long the client holds its oldest message back.
+    pub(super) holds: Duration,
     pub(super) sending: Sending,
 }
 
@@ -85,7 +87,7 @@ impl Sending {
 /// * Downwards: the agent looks at its oldest message every 100 ms, once its own timeout of up to 1 s has passed, and
 ///   each that was lost costs such a tick and the round trip of its acknowledgement.
 /// * Upwards, all of it takes its tokens, the doublings of the window, and the time of the link; a probe that is lost
-///   alone costs a timeout.
+///   alone costs a timeout. A large message that websockets were lost with is held back for a while.
 /// * Not recovery, but in the way of it: a pause; a reader that stops; connections that have to be carried in turn; what the agent and its
 ///   destinations take for each message and dial of this world.
 pub(super) fn recovery_bound(outage: &Outage) -> Duration {
@@ -110,6 +112,7 @@ pub(super) fn recovery_bound(outage: &Outage) -> Duration {
     upwards
         + outage.sending.takes(outage.up, outage.rtt)
         + rto * outage.lost_probes
+        + outage.holds
         + downwards
         + outage.pause
         + outage.naps
@@ -154,6 +157,8 @@ pub(super) struct Observer {
     next: i64,
     /// The largest payload of a data message that may be sent: that of the largest acknowledged probe.
     largest: usize,
+    /// Websockets that were lost since anything was acknowledged.
+    vain: u32,
     /// Data messages a second, 0 without a limit, and when the bucket is full again.
     rate: u32,
     full_at: Option<Instant>,
@@ -207,6 +212,7 @@ impl Observer {
             sent: BTreeMap::new(),
             next: 0,
             largest: limits::PAYLOAD,
+            vain: 0,
             rate,
             full_at: None,
         }
@@ -223,6 +229,14 @@ impl Observer {
     pub(super) fn lost(&mut self, now: Instant) {
         self.gateway_is_gone(now);
         self.opened = None;
+        self.vain += 1;
+    }
+
+    /// For how long the client may hold its oldest message back on a new websocket: it may be what the others were lost
+    /// with (`proto-notes/sending.md#payload-size`).
+    pub(super) fn holds(&self) -> Duration {
+        let suspects = self.largest > limits::PAYLOAD && self.vain >= limits::KILLS;
+        if suspects { limits::STEADY } else { Duration::ZERO }
     }
 
     /// Anything comes in, if only a pong.
@@ -250,6 +264,7 @@ impl Observer {
             && let Some(sent) = self.sent.get_mut(&body.sequence)
         {
             sent.done = true;
+            self.vain = 0;
             self.largest = self.largest.max(sent.probe.filter(|_| !sent.again).unwrap_or(0));
         }
     }

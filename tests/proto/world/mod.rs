@@ -261,6 +261,7 @@ impl World {
             down: count(sum(|plan| plan.down) * 2 / self.chunk) + 8 * connections,
             naps: self.naps(),
             lost_probes: if self.loses_probes() { TOO_LARGE } else { 0 },
+            holds: self.observer.holds(),
             sending: self.sending(sum(|plan| plan.up)),
         };
         self.now + recovery_bound(&outage)
@@ -411,7 +412,7 @@ impl World {
         let rest = |(index, app): (usize, &App)| app.plan.up - self.destinations.received(index).unwrap_or(0);
         let rest = self.apps.iter().enumerate().map(rest).sum();
         let way = self.network.longest_way();
-        let sending = self.sending(rest).takes(self.messages(rest), way * 2);
+        let sending = self.sending(rest).takes(self.messages(rest), way * 2) + self.observer.holds();
         self.resumed = undisturbed.then(|| Resumed::new(self.now, way, sending, queued));
     }
 
