@@ -254,6 +254,20 @@ fn what_is_acknowledged_while_it_waits_to_be_sent_again_is_not_sent_again() {
     assert_eq!(peer.data_lines(), [""; 0]);
 }
 
+/// It falls due on a websocket that takes nothing; then there is another one, and the loss of the first was not told.
+#[test]
+fn what_was_to_be_sent_again_on_a_lost_websocket_goes_out_once_on_the_next() {
+    let (mut peer, stream) = measured(NEW);
+    peer.write(stream, b"x");
+    peer.drain();
+    peer.lines();
+    peer.writable = false;
+    peer.pass(ms(300));
+    peer.writable = true;
+    peer.connect();
+    assert_eq!(peer.data_lines().iter().filter(|line| line.starts_with("again")).count(), 1);
+}
+
 /// A websocket that takes little when it is new, while the shield falls due.
 #[test]
 fn after_a_resume_the_shield_goes_out_once() {

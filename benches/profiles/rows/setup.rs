@@ -54,7 +54,14 @@ async fn compared(
 ) -> Outcome<Row> {
     let reference_name = format!("{name}-reference");
     let there = row(bench, &reference_name, agent, Subject::Reference(reference), lanes).await?;
-    let here = row(bench, name, agent, Subject::Ssmfwd(&[]), lanes).await?;
+    let here = row(
+        bench,
+        name,
+        agent,
+        Subject::Ssmfwd(if agent.is_empty() { &[] } else { &["--max-message-rate", "0"] }),
+        lanes,
+    )
+    .await?;
     let ratio = here.per_s.unwrap_or_default() / there.per_s.unwrap_or_default().max(1e-9);
     bench.take(&reference_name, Ok(there));
     Ok(here.ratio(Ratio::at_least(ratio, least, of)))

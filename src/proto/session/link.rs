@@ -15,6 +15,8 @@ impl Session {
         if self.online {
             // Its loss was not told, but it is lost.
             self.note_silence();
+            // What was to be sent again on it goes out with everything else.
+            self.again.clear();
             if self.note_kill(now) {
                 return;
             }

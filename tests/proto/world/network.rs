@@ -343,6 +343,7 @@ impl Network {
                 self.client_up = false;
                 self.link_free = now;
                 self.lose();
+                self.packets.retain(|_, packet| !matches!(packet, Packet::Pong));
             }
             Packet::CutAgent => {
                 self.agent_up = false;
@@ -363,8 +364,9 @@ impl Network {
         Some(packet)
     }
 
+    /// Pongs are the gateway's, whatever becomes of the agent.
     fn lose(&mut self) {
-        self.packets.retain(|_, packet| !matches!(packet, Packet::ToAgent(_) | Packet::ToClient(_) | Packet::Pong));
+        self.packets.retain(|_, packet| !matches!(packet, Packet::ToAgent(_) | Packet::ToClient(_)));
     }
 
     /// No faults of single messages any more, and cuts that were planned do not happen.
