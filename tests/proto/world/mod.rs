@@ -374,6 +374,8 @@ impl World {
         self.observer.passes(self.now, &self.session);
         if self.session_deadline.is_some_and(|at| at <= self.now) {
             self.session.handle(self.now, Input::Timeout);
+            // What fell due is told before what comes at the same moment.
+            self.drain();
         }
         while let Some(packet) = self.network.due(self.now, self.reads()) {
             self.deliver(packet);
@@ -410,7 +412,8 @@ impl World {
         };
         let queued = self.apps.iter().enumerate().filter_map(of_app).collect();
         let rest = |(index, app): (usize, &App)| app.plan.up - self.destinations.received(index).unwrap_or(0);
-        let rest = self.apps.iter().enumerate().map(rest).sum();
+        // What has arrived and is not known to have is sent again, and takes its tokens and its part of the window.
+        let rest = self.apps.iter().enumerate().map(rest).sum::<usize>() + self.session.occupancy().unacked_bytes;
         let way = self.network.longest_way();
         let sending = self.sending(rest).takes(self.messages(rest), way * 2) + self.observer.holds();
         self.resumed = undisturbed.then(|| Resumed::new(self.now, way, sending, queued));
