@@ -178,8 +178,10 @@ impl ForwardReporter {
                     "{name}: no session for {seconds:.0} s: new connections are refused until it is back"
                 ));
             }
-            Event::StartFailed { error, attempt } => {
-                self.told().retire(|_| true);
+            Event::StartFailed { error, attempt, present } => {
+                if *present == 0 {
+                    self.told().retire(|_| true);
+                }
                 let cause = report::in_one_line(&**error);
                 self.attempt_failed(None, *attempt, &cause, kind_of(error));
             }

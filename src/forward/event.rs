@@ -130,12 +130,15 @@ pub enum Event {
         /// How long nothing could be carried until then.
         outage: Duration,
     },
-    /// No session could be started. Attempts go on: for ever if a session was lost, else while a connection waits.
+    /// No session could be started, and new connections have none. Attempts go on: for ever if a session was lost, else
+    /// while a connection waits.
     StartFailed {
         /// Why not.
         error: Arc<ConnectError>,
         /// From 1, in a row.
         attempt: u32,
+        /// So many sessions there are that new connections cannot use now, but may again.
+        present: usize,
     },
 }
 

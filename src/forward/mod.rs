@@ -37,4 +37,4 @@ pub use spec::{Bind, Destination, ForwardSpec, Listen};
 pub use tunnel::{Connector, SessionConnector, Tunnel, TunnelStream};
 
 #[cfg(test)]
-pub(crate) use test_tunnel::{CONNECT_TIMEOUT, Script, TestConnector, TestStream, TestTunnel};
+pub(crate) use test_tunnel::{CONNECT_TIMEOUT, Script, TestConnector, TestStream, TestTunnel, start_failure};

@@ -214,13 +214,15 @@ impl Pace {
         Verdict::Again { attempt: self.failures }
     }
 
-    /// A start has failed while other sessions of the forward live: no reason to give up, whatever it was.
-    pub(super) fn failed_beside(&mut self, now: Instant, error: &ConnectError) {
+    /// A start has failed while other sessions of the forward live: no reason to give up, whatever it was. Returns how
+    /// many have failed in a row.
+    pub(super) fn failed_beside(&mut self, now: Instant, error: &ConnectError) -> u32 {
         if self.failed(now, error) == Verdict::GiveUp {
             self.failures = self.failures.saturating_add(1);
             self.retry_at = now + back_off(self.failures, &mut self.random);
         }
         self.denied = Denied::default();
+        self.failures
     }
 
     /// A start has succeeded.
@@ -276,17 +278,7 @@ impl Denied {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{proto::Cause, session::ControlError};
-
-    fn control(kind: ControlErrorKind) -> ConnectError {
-        ConnectError::Control(ControlError {
-            kind,
-            operation: "StartSession",
-            resource: "i-0a".into(),
-            message: "no".into(),
-            source: None,
-        })
-    }
+    use crate::{forward::start_failure, proto::Cause};
 
     fn pace() -> (Pace, Instant) {
         let now = Instant::now();
@@ -328,14 +320,14 @@ mod tests {
     fn what_can_heal_is_tried_for_ever() {
         use ControlErrorKind as Kind;
         let errors: [fn() -> ConnectError; 10] = [
-            || control(Kind::Throttled),
-            || control(Kind::Service),
-            || control(Kind::Network),
-            || control(Kind::TargetNotConnected),
-            || control(Kind::ExpiredCredentials),
-            || control(Kind::NoCredentials),
-            || control(Kind::ClockSkew),
-            || control(Kind::BadAnswer),
+            || start_failure(Kind::Throttled),
+            || start_failure(Kind::Service),
+            || start_failure(Kind::Network),
+            || start_failure(Kind::TargetNotConnected),
+            || start_failure(Kind::ExpiredCredentials),
+            || start_failure(Kind::NoCredentials),
+            || start_failure(Kind::ClockSkew),
+            || start_failure(Kind::BadAnswer),
             || ConnectError::TimedOut(seconds(30)),
             || ConnectError::Dial(crate::session::DialError::Refused { host: "h".into(), status: 403 }),
         ];
@@ -374,7 +366,7 @@ mod tests {
     fn failures_before_a_long_rest_are_forgotten() {
         let (mut pace, mut now) = pace();
         for _ in 0..20 {
-            pace.failed(now, &control(ControlErrorKind::Network));
+            pace.failed(now, &start_failure(ControlErrorKind::Network));
             now = pace.not_before();
         }
         for (rest, attempt) in [(CAP, 21), (CAP + seconds(1), 1)] {
@@ -382,16 +374,16 @@ mod tests {
             pace.rest(now + seconds(20)); // still the same rest
             now += rest;
             pace.wake(now);
-            assert_eq!(pace.failed(now, &control(ControlErrorKind::Network)), Verdict::Again { attempt });
+            assert_eq!(pace.failed(now, &start_failure(ControlErrorKind::Network)), Verdict::Again { attempt });
         }
         assert!(pace.not_before() - now <= BASE);
         pace.succeeded();
-        assert_eq!(pace.failed(now, &control(ControlErrorKind::Network)), Verdict::Again { attempt: 1 });
+        assert_eq!(pace.failed(now, &start_failure(ControlErrorKind::Network)), Verdict::Again { attempt: 1 });
     }
 
     #[test]
     fn denied_for_a_minute_is_for_good() {
-        let denied = control(ControlErrorKind::AccessDenied);
+        let denied = start_failure(ControlErrorKind::AccessDenied);
         let (mut pace, now) = pace();
         assert!(matches!(pace.failed(now, &denied), Verdict::Again { .. }));
         assert!(matches!(pace.failed(now + seconds(59), &denied), Verdict::Again { .. }));
@@ -400,10 +392,10 @@ mod tests {
 
     #[test]
     fn another_failure_in_between_or_time_without_a_start_does_not_count_as_denied() {
-        let denied = control(ControlErrorKind::AccessDenied);
+        let denied = start_failure(ControlErrorKind::AccessDenied);
         let (mut pace, now) = pace();
         pace.failed(now, &denied);
-        pace.failed(now + seconds(30), &control(ControlErrorKind::Network));
+        pace.failed(now + seconds(30), &start_failure(ControlErrorKind::Network));
         assert!(matches!(pace.failed(now + seconds(61), &denied), Verdict::Again { .. }));
         // Dormant for an hour.
         pace.rest(now + seconds(61));
@@ -418,17 +410,17 @@ mod tests {
         let mut pace = ExtraPace::new(now, fastrand::Rng::with_seed(7));
         let mut at = now;
         for ceiling in [2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
-            pace.failed(at, &control(ControlErrorKind::Throttled));
+            pace.failed(at, &start_failure(ControlErrorKind::Throttled));
             let pause = (pace.not_before() - at).as_secs_f64();
             assert!(pause <= f64::from(ceiling) && pause >= f64::from(ceiling) / 2.0, "{pause} of {ceiling}");
             at = pace.not_before();
         }
         pace.succeeded(at);
-        assert!(pace.failed(at, &control(ControlErrorKind::Throttled)), "the first in a row again");
+        assert!(pace.failed(at, &start_failure(ControlErrorKind::Throttled)), "the first in a row again");
         let first = pace.not_before();
         assert!(first - at <= EXTRA_BASE);
         // Others that were under way with it.
-        assert!(!pace.failed(at, &control(ControlErrorKind::Throttled)));
+        assert!(!pace.failed(at, &start_failure(ControlErrorKind::Throttled)));
         assert_eq!(pace.not_before(), first);
         pace.encouraged(at);
         assert_eq!(pace.not_before(), at);
@@ -438,15 +430,15 @@ mod tests {
     fn extra_sessions_that_are_denied_are_left_alone_for_long() {
         let now = Instant::now();
         let mut pace = ExtraPace::new(now, fastrand::Rng::with_seed(7));
-        pace.failed(now, &control(ControlErrorKind::AccessDenied));
+        pace.failed(now, &start_failure(ControlErrorKind::AccessDenied));
         assert!(pace.not_before() - now >= EXTRA_DENIED / 2);
         let denied = pace.not_before();
         pace.encouraged(now);
-        pace.failed(now, &control(ControlErrorKind::Throttled));
+        pace.failed(now, &start_failure(ControlErrorKind::Throttled));
         pace.succeeded(now);
         assert!(pace.not_before() == denied && pace.is_failing());
         pace.succeeded(denied);
-        assert!(!pace.is_failing() && pace.failed(denied, &control(ControlErrorKind::AccessDenied)));
+        assert!(!pace.is_failing() && pace.failed(denied, &start_failure(ControlErrorKind::AccessDenied)));
     }
 
     #[test]
@@ -465,6 +457,6 @@ mod tests {
     #[test]
     fn a_document_that_is_gone_is_for_good() {
         let (mut pace, now) = pace();
-        assert_eq!(pace.failed(now, &control(ControlErrorKind::InvalidDocument)), Verdict::GiveUp);
+        assert_eq!(pace.failed(now, &start_failure(ControlErrorKind::InvalidDocument)), Verdict::GiveUp);
     }
 }

@@ -23,7 +23,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Connector, Tunnel, TunnelStream};
 use crate::{
     proto::{Cause, CloseReason, Initiator},
-    session::{ConnectError, Health, Mode, OpenError, SessionEvent, SessionId, StartRequest, Statistics},
+    session::{
+        ConnectError, ControlError, ControlErrorKind, Health, Mode, OpenError, SessionEvent, SessionId, StartRequest,
+        Statistics,
+    },
 };
 
 /// The relay's end.
@@ -294,6 +297,17 @@ impl Tunnel for TestTunnel {
         self.finished.store(true, Ordering::Relaxed);
         reason
     }
+}
+
+/// A StartSession that has failed.
+pub(crate) fn start_failure(kind: ControlErrorKind) -> ConnectError {
+    ConnectError::Control(ControlError {
+        kind,
+        operation: "StartSession",
+        resource: "i-0a".into(),
+        message: "no".into(),
+        source: None,
+    })
 }
 
 /// What becomes of a session that a test starts.

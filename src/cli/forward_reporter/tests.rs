@@ -10,7 +10,7 @@ use super::{
     },
     *,
 };
-use crate::session::ControlError;
+use crate::forward::start_failure;
 
 fn of(id: &str, event: SessionEvent) -> Event {
     Event::Session { session: session(id), member: 0, event }
@@ -51,9 +51,7 @@ fn resumed() -> Event {
 }
 
 fn start_failed(attempt: u32, kind: ControlErrorKind) -> Event {
-    let error =
-        ControlError { kind, operation: "StartSession", resource: "i-0a".into(), message: "no".into(), source: None };
-    Event::StartFailed { error: Arc::new(error.into()), attempt }
+    Event::StartFailed { error: Arc::new(start_failure(kind)), attempt, present: 0 }
 }
 
 fn replaced(new: &str, old: &str) -> Event {
@@ -252,6 +250,34 @@ fn an_end_after_a_dormancy_is_told_once() {
     assert_eq!(told.iter().filter(|line| line.contains("the next connection starts")).count(), 2, "{told:?}");
 }
 
+/// One session reconnects, the other one was ended, and there is no third: the first may come back.
+#[test]
+fn starts_that_fail_beside_a_session_are_told_and_do_not_write_it_off() {
+    let over = || closed(Initiator::Service, "maintenance");
+    let failed = |attempt| Event::StartFailed {
+        error: Arc::new(start_failure(ControlErrorKind::ExpiredCredentials)),
+        attempt,
+        present: 1,
+    };
+    let beside = |event| Event::Session { session: session("me-0b"), member: 1, event };
+    let events =
+        serves("me-0a").into_iter().chain([SessionEvent::Started(session("me-0b")), SessionEvent::Ready].map(beside));
+    let events =
+        events.chain([reconnecting(0, "reset", None), ended("me-0b", over()), failed(1), failed(2), resumed()]);
+    let told = lines(events.chain([ended("me-0a", over()), Event::Dormant { reason: over(), fulfilled: false }]));
+    let expected = [
+        "websocket lost (reset)",
+        "session me-0b was ended, its connections are reset",
+        "the credentials cannot be used any more: StartSession of i-0a failed: no",
+        "log in",
+        "resumed after",
+        "the credentials can be used again",
+        "the next connection starts a new session",
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    told.iter().zip(expected).for_each(|(told, expected)| assert!(told.contains(expected), "{told}"));
+}
+
 #[test]
 fn ends_that_reset_nothing_are_not_told() {
     let [asked, data_ended] = [ended_as_asked(), closed(Initiator::Agent, "")];
@@ -266,7 +292,7 @@ fn ends_that_reset_nothing_are_not_told() {
 fn starts_that_lead_nowhere_are_told_once() {
     let late = || CloseReason::new(Initiator::Library, Cause::Timeout("the agent did not complete the handshake"));
     let nowhere = |attempt: u32| {
-        let error = Event::StartFailed { error: Arc::new(ConnectError::Closed(late())), attempt };
+        let error = Event::StartFailed { error: Arc::new(ConnectError::Closed(late())), attempt, present: 0 };
         [started("me-0b"), ended("me-0b", late()), error]
     };
     let before = serves("me-0a").into_iter().chain([ended("me-0a", lost())]);
@@ -361,19 +387,11 @@ fn what_sessions_lose_together_is_told_once() {
 
 #[test]
 fn fewer_sessions_than_asked_for_are_told_and_a_pool_that_cannot_grow_is_not() {
-    let failed = |wanted| {
-        let error = ControlError {
-            kind: ControlErrorKind::Throttled,
-            operation: "StartSession",
-            resource: "i-0a".into(),
-            message: "slower".into(),
-            source: None,
-        };
-        Event::NotGrown { error: Arc::new(error.into()), present: 1, wanted }
-    };
+    let failed =
+        |wanted| Event::NotGrown { error: Arc::new(start_failure(ControlErrorKind::Throttled)), present: 1, wanted };
     let told = lines([failed(None), failed(Some(4)), Event::SessionsLimited { wanted: 16, allowed: 9 }]);
     let expected = [
-        "ssmfwd: 1:db:2: 1 of 4 sessions, more later: StartSession of i-0a failed: slower",
+        "ssmfwd: 1:db:2: 1 of 4 sessions, more later: StartSession of i-0a failed: no",
         "warning: 1:db:2: 9 of 16 sessions: one program has 16 to a target at most",
     ];
     assert_eq!(told, expected);

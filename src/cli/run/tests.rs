@@ -6,7 +6,7 @@ use tokio::{net::TcpStream, sync::mpsc};
 use super::*;
 use crate::{
     cli::{args::Format, console::tests::Page},
-    forward::{LocalAddress, Script, TestConnector, TestTunnel},
+    forward::{LocalAddress, Script, TestConnector, TestTunnel, start_failure},
     proto::{Cause, CloseReason, Initiator},
     session::ControlErrorKind,
 };
@@ -44,16 +44,6 @@ fn world(forwards: &[&str], scripts: Vec<(&str, Script)>) -> World {
 
 fn ready() -> Script {
     Script::Ready(TestTunnel::new().0)
-}
-
-fn control(kind: ControlErrorKind) -> ConnectError {
-    ConnectError::Control(ControlError {
-        kind,
-        operation: "StartSession",
-        resource: "i-0a".into(),
-        message: "no".into(),
-        source: None,
-    })
 }
 
 impl World {
@@ -127,8 +117,8 @@ async fn a_signal_before_ready_cancels() {
 async fn the_first_failure_in_command_order_decides_and_ends_the_others() {
     let scripts = vec![
         ("i-0a", ready()),
-        ("i-0b", Script::Fails(|| control(ControlErrorKind::AccessDenied))),
-        ("i-0c", Script::Fails(|| control(ControlErrorKind::TargetNotConnected))),
+        ("i-0b", Script::Fails(|| start_failure(ControlErrorKind::AccessDenied))),
+        ("i-0c", Script::Fails(|| start_failure(ControlErrorKind::TargetNotConnected))),
         ("i-0d", Script::Hangs),
     ];
     let mut world = world(&["0:1@i-0d", "0:1@i-0a", "0:1@i-0b", "0:1@i-0c"], scripts);
@@ -142,7 +132,7 @@ async fn the_first_failure_in_command_order_decides_and_ends_the_others() {
 #[tokio::test]
 async fn a_forward_that_cannot_go_on_ends_everything_with_its_status() {
     let mut world = world(&["0:1@i-0a", "0:1@i-0b"], vec![("i-0a", ready()), ("i-0b", ready())]);
-    world.connector.script("i-0b", [Script::Fails(|| control(ControlErrorKind::InvalidDocument))]);
+    world.connector.script("i-0b", [Script::Fails(|| start_failure(ControlErrorKind::InvalidDocument))]);
     world.tunnels[1].end(CloseReason::new(Initiator::Transport, Cause::ConnectionLost("gone".into())));
     let report = report(world.run().await);
     assert_eq!(report.exit, Exit::Target);
@@ -154,7 +144,7 @@ async fn a_forward_that_cannot_go_on_ends_everything_with_its_status() {
 async fn of_several_that_cannot_go_on_the_first_in_command_order_is_reported() {
     let mut world = world(&["0:1@i-0a", "0:1@i-0b"], vec![("i-0a", ready()), ("i-0b", ready())]);
     for (tunnel, target) in world.tunnels.iter().zip(["i-0a", "i-0b"]).rev() {
-        world.connector.script(target, [Script::Fails(|| control(ControlErrorKind::InvalidDocument))]);
+        world.connector.script(target, [Script::Fails(|| start_failure(ControlErrorKind::InvalidDocument))]);
         tunnel.end(CloseReason::new(Initiator::Transport, Cause::ConnectionLost("gone".into())));
     }
     // Both fail in the same moment, or the second is stopped before it can.

@@ -11,9 +11,9 @@ use tokio::{
 
 use super::*;
 use crate::{
-    forward::{Bind, Destination, Listen, Script, TestConnector, TestTunnel, test_tunnel::TestPeer},
+    forward::{Bind, Destination, Listen, Script, TestConnector, TestTunnel, start_failure, test_tunnel::TestPeer},
     proto::{Cause, CloseReason, Initiator, Mode},
-    session::{ControlError, ControlErrorKind, Health},
+    session::{ControlErrorKind, Health},
 };
 
 fn one_at_a_time() -> ForwarderOptions {
@@ -425,16 +425,7 @@ async fn a_forward_without_any_session_to_be_had_ends_and_lets_go() {
     let mut world = world(4);
     let mut app = TcpStream::connect(world.address).await.expect("a listener");
     let _agent = world.peers.recv().await.expect("a stream");
-    let gone = || {
-        ConnectError::Control(ControlError {
-            kind: ControlErrorKind::InvalidDocument,
-            operation: "StartSession",
-            resource: "i-0a".into(),
-            message: "no".into(),
-            source: None,
-        })
-    };
-    world.connector.script("", [Script::Fails(gone)]);
+    world.connector.script("", [Script::Fails(|| start_failure(ControlErrorKind::InvalidDocument))]);
     world.tunnel.end(lost());
     assert_eq!(read_error(&mut app).await, io::ErrorKind::ConnectionReset);
     let end = world.forwarder.await.expect("no panic");

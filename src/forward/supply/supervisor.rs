@@ -348,13 +348,18 @@ impl<C: Connector> Supervisor<C> {
                         (State::Replacing { .. }, ConnectError::Closed(reason)) if !is_outage(&reason) => {
                             self.rest(reason, false);
                         }
-                        (_, error) => self.tell(Event::StartFailed { error: Arc::new(error), attempt }),
+                        (_, error) => self.tell_start_failed(error, attempt),
                     }
                 }
                 Verdict::GiveUp => return Err(error),
             },
         }
         Ok(())
+    }
+
+    /// The start of a session that new connections depend on has failed.
+    fn tell_start_failed(&self, error: ConnectError, attempt: u32) {
+        self.tell(Event::StartFailed { error: Arc::new(error), attempt, present: self.serving() });
     }
 
     /// Serves new connections with one session more; returns what was before, if there was none.

@@ -7,11 +7,12 @@ use tokio::{io::AsyncReadExt, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::forward::{SessionAccounts, Sessions};
 use crate::{
-    forward::{Event, Observer, Script, TestConnector, TestStream, TestTunnel},
+    forward::{
+        Event, Observer, Script, SessionAccounts, Sessions, TestConnector, TestStream, TestTunnel, start_failure,
+    },
     proto::{Cause, CloseReason, Initiator, Mode},
-    session::{ConnectError, ControlError, ControlErrorKind, SessionId, StartRequest},
+    session::{ConnectError, ControlErrorKind, SessionId, StartRequest},
 };
 
 mod policy;
@@ -113,18 +114,8 @@ fn end_of_data() -> CloseReason {
     CloseReason::new(Initiator::Agent, Cause::ChannelClosed(String::new()))
 }
 
-fn failure(kind: ControlErrorKind) -> ConnectError {
-    ConnectError::Control(ControlError {
-        kind,
-        operation: "StartSession",
-        resource: "i-0a".into(),
-        message: "no".into(),
-        source: None,
-    })
-}
-
 fn network() -> Script {
-    Script::Fails(|| failure(ControlErrorKind::Network))
+    Script::Fails(|| start_failure(ControlErrorKind::Network))
 }
 
 const fn seconds(count: u64) -> Duration {
@@ -188,7 +179,8 @@ fn told(events: &Mutex<Vec<Event>>) -> Vec<String> {
         Event::NotGrown { present, wanted: None, .. } => Some(format!("{present} not started")),
         Event::NotGrown { present, wanted: Some(wanted), .. } => Some(format!("1 not started, {present} of {wanted}")),
         Event::SessionsLimited { wanted, allowed } => Some(format!("{allowed} of {wanted} allowed")),
-        Event::StartFailed { error, attempt } => Some(format!("failed {attempt}: {error}")),
+        Event::StartFailed { error, attempt, present: 0 } => Some(format!("failed {attempt}: {error}")),
+        Event::StartFailed { error, attempt, present } => Some(format!("failed {attempt} beside {present}: {error}")),
         _ => None,
     };
     events.iter().filter_map(text).collect()
@@ -457,7 +449,7 @@ async fn a_start_that_nobody_waits_for_any_more_serves_the_next_connection() {
 async fn access_denied_for_a_minute_ends_the_forward() {
     for held in [false, true] {
         let world = world_with(tunnel("s-1"), seconds(600));
-        world.script([Script::Fails(|| failure(ControlErrorKind::AccessDenied))]);
+        world.script([Script::Fails(|| start_failure(ControlErrorKind::AccessDenied))]);
         let start = Instant::now();
         // In the second round the forward is dormant, and a connection waits.
         world.first.end(if held { idle_timeout() } else { lost() });
@@ -475,7 +467,7 @@ async fn access_denied_for_a_minute_ends_the_forward() {
 #[tokio::test(start_paused = true)]
 async fn access_denied_between_other_failures_does_not_end_the_forward() {
     let world = world();
-    let denied = || Script::Fails(|| failure(ControlErrorKind::AccessDenied));
+    let denied = || Script::Fails(|| start_failure(ControlErrorKind::AccessDenied));
     world.script((0..40).flat_map(|_| [denied(), denied(), network()]));
     world.first.end(lost());
     pass(seconds(600)).await;
@@ -486,7 +478,7 @@ async fn access_denied_between_other_failures_does_not_end_the_forward() {
 #[tokio::test(start_paused = true)]
 async fn a_document_that_is_gone_ends_the_forward_at_once() {
     let world = world();
-    world.script([Script::Fails(|| failure(ControlErrorKind::InvalidDocument))]);
+    world.script([Script::Fails(|| start_failure(ControlErrorKind::InvalidDocument))]);
     world.first.end(lost());
     let start = Instant::now();
     let (failure, _) = world.supervisor.await.expect("no panic");

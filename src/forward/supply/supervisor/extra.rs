@@ -159,7 +159,7 @@ impl<C: Connector> Supervisor<C> {
         self.extra.fixed().is_some_and(|count| promised < count)
     }
 
-    fn serving(&self) -> usize {
+    pub(super) fn serving(&self) -> usize {
         if let State::Serving(members) = &self.state { members.len() } else { 0 }
     }
 

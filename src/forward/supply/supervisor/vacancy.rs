@@ -50,16 +50,18 @@ impl<C: Connector> Supervisor<C> {
         })
     }
 
-    /// The session that a vacancy asks for could not be started.
+    /// The session that a vacancy asks for could not be started. Told as if there were no others, unless one of them can
+    /// be used by now.
     pub(super) fn vacancy_start_failed(&mut self, now: Instant, error: ConnectError, replaces: Option<Lost>) {
-        tracing::debug!(%error, "cannot start a session");
         if replaces.is_some() {
             self.extra.open(replaces);
         }
         if self.has_usable() {
+            tracing::debug!(%error, "cannot start a session that is not needed any more");
             return;
         }
-        self.pace.failed_beside(now, &error);
+        let attempt = self.pace.failed_beside(now, &error);
+        tracing::debug!(%error, attempt, retry = ?(self.pace.not_before() - now), "cannot start a session");
         if let (Some(vacancy), ConnectError::Closed(reason)) = (&mut self.vacancy, &error)
             && !is_outage(reason)
         {
@@ -67,5 +69,6 @@ impl<C: Connector> Supervisor<C> {
             vacancy.lost_since = None;
             self.extra.rest();
         }
+        self.tell_start_failed(error, attempt);
     }
 }

@@ -60,7 +60,7 @@ async fn every_session_that_was_started_is_told_to_be_over() {
     let scripts: [fn() -> ConnectError; 3] = [
         || ConnectError::TimedOut(seconds(30)),
         || ConnectError::Closed(lost()),
-        || failure(ControlErrorKind::Network),
+        || start_failure(ControlErrorKind::Network),
     ];
     world.script(scripts.map(Script::Fails));
     world.script([Script::Hangs]);

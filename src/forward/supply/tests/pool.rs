@@ -343,7 +343,7 @@ async fn auto_grows_for_uploads_that_are_held_up() {
 async fn auto_backs_off_when_the_api_throttles() {
     let world = world();
     let tunnels = [world.first.clone()];
-    world.script([Script::Fails(|| failure(ControlErrorKind::Throttled))]);
+    world.script([Script::Fails(|| start_failure(ControlErrorKind::Throttled))]);
     let mut open = opens(&world, 8).await;
     let _pump = pump(&tunnels);
     pass(seconds(600)).await;
@@ -363,8 +363,8 @@ async fn a_denied_session_more_ends_nothing() {
         let world = world();
         let tunnels = [world.first.clone()];
         world.script([Script::Fails(match kind {
-            ControlErrorKind::AccessDenied => || failure(ControlErrorKind::AccessDenied),
-            _ => || failure(ControlErrorKind::InvalidDocument),
+            ControlErrorKind::AccessDenied => || start_failure(ControlErrorKind::AccessDenied),
+            _ => || start_failure(ControlErrorKind::InvalidDocument),
         })]);
         let _open = opens(&world, 8).await;
         let _pump = pump(&tunnels);

@@ -29,7 +29,7 @@ async fn the_only_one_that_can_be_used_is_not_ended() {
         world.first.set_health(Health::Reconnecting { since: Instant::now() });
         pass(seconds(200)).await;
         assert!(!second.has_ended(), "connections of the first: {in_use}");
-        assert_eq!((world.outcome().await, world.first.has_ended()), (named("s-2", 0), !in_use));
+        assert_eq!((world.first.has_ended(), world.outcome().await), (!in_use, named("s-2", 0)));
     }
 }
 

@@ -56,6 +56,49 @@ async fn the_outage_of_a_pool_begins_with_the_loss_of_its_last_and_is_ended_with
     }
 }
 
+/// As for a forward that has lost its last session, but that nothing is for good: one of the pool may come back.
+#[tokio::test(start_paused = true)]
+async fn starts_that_fail_while_none_can_be_used_are_told() {
+    let gone: [fn(&TestTunnel); 3] =
+        [|last| last.set_health(Health::Stalled), |last| last.end(idle_timeout()), |last| last.end(lost())];
+    let errors: [fn() -> ConnectError; 3] = [
+        || start_failure(ControlErrorKind::ExpiredCredentials),
+        || start_failure(ControlErrorKind::AccessDenied),
+        || start_failure(ControlErrorKind::InvalidDocument),
+    ];
+    for (gone, error) in gone.into_iter().flat_map(|gone| errors.map(|error| (gone, error))) {
+        let (world, tunnels, _open) = half_lost().await;
+        world.script([Script::Fails(error)]);
+        let failed = || world.told().into_iter().filter(|told| told.starts_with("failed ")).collect::<Vec<_>>();
+        gone(&tunnels[1]);
+        refused(world.open()).await;
+        pass(seconds(100)).await;
+        let told = failed();
+        for (told, attempt) in told.iter().zip(1..) {
+            assert_eq!(*told, format!("failed {attempt} beside 1: StartSession of i-0a failed: no"));
+        }
+        assert!(told.len() > 2 && !world.supervisor.is_finished(), "{told:?}");
+        // What is still not to be had is beside what serves.
+        tunnels[0].set_health(Health::Ready);
+        assert_eq!(world.outcome().await, named("s-1", 0));
+        let told = failed().len();
+        pass(seconds(600)).await;
+        assert_eq!(failed().len(), told);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_somebody_ends_while_none_can_be_used_is_told_and_not_repeated() {
+    let (world, tunnels, _open) = half_lost().await;
+    world.script([Script::Fails(|| ConnectError::Closed(idle_timeout())), Script::Ready(tunnel("s-3"))]);
+    tunnels[1].end(lost());
+    pass(seconds(3600)).await;
+    let told = world.told();
+    assert_eq!(told[..2], ["ended s-2: Transport", "ended start-2: Service"]);
+    assert!(told.len() == 3 && told[2].starts_with("failed 1 beside 1: "), "{told:?}");
+    assert_eq!(world.outcome().await, named("s-3", 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_session_that_a_forward_needs_is_started_beyond_the_sixteen() {
     let accounts = SessionAccounts::default();
@@ -77,7 +120,7 @@ async fn denials_days_apart_do_not_end_a_forward() {
     let (world, tunnels) = pool_of(3).await;
     let _open = opens(&world, 3).await;
     let again = tunnel("s-4");
-    let denied = Script::Fails(|| failure(ControlErrorKind::AccessDenied));
+    let denied = Script::Fails(|| start_failure(ControlErrorKind::AccessDenied));
     world.script([Script::ReadyAfter(seconds(5), again.clone()), denied]);
     tunnels[0].end(lost());
     calm().await;
