@@ -123,6 +123,35 @@ async fn a_websocket_that_is_lost_is_not_felt_by_the_others() {
     assert_eq!((state.sessions_started, ended.events_named("session_ended").len()), (3, 3));
 }
 
+/// One session has no websocket, the others were ended, and the credentials do not do for another.
+#[tokio::test]
+async fn a_login_is_asked_for_when_no_session_can_be_used() {
+    let (world, echo) = (World::ideal(), Destination::echo().await);
+    let (program, mut clients) = three(&world, echo.port).await;
+    let resume = failing(Operation::ResumeSession, FailureKind::Throttled);
+    let start = failing(Operation::StartSession, FailureKind::ExpiredToken);
+    world.emulator.configure(|config| config.failures = [resume, start].concat());
+    assert!(world.emulator.act_on(&session_of_slot(&program, 0).await, Action::Disconnect));
+    program.event("reconnecting").await;
+    for slot in 1..3 {
+        let session = session_of_slot(&program, slot).await;
+        assert!(world.emulator.act_on(&session, Action::ChannelClosed { output: "enough".into() }));
+    }
+    program.events("session_ended", 2).await;
+    let mut held = program.connect().await;
+    held.write(b"patience").await;
+    program.event("credentials_expired").await;
+    program.line("the credentials cannot be used any more: StartSession").await;
+    let attempts = program.events_so_far("reconnecting");
+    assert!(attempts.iter().any(|attempt| attempt["session_id"].is_null()), "{attempts:?}");
+    world.emulator.configure(|config| config.failures.clear());
+    assert_eq!(held.read(8).await, b"patience");
+    program.event("resumed").await;
+    clients.extend([held]);
+    assert_eq!(served(clients).await.len(), 2, "the first one was kept, the last one served");
+    world.finish(program).await;
+}
+
 #[tokio::test]
 async fn a_session_that_cannot_be_resumed_is_replaced_while_the_others_move_data() {
     const BYTES: usize = 4 << 20;
