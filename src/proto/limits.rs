@@ -44,6 +44,9 @@ pub const SESSION_UNREAD: usize = 24 << 20;
 /// is copied out. A reader that keeps up is a batch of the websocket's behind, and what is kept alive beside what is
 /// counted stays below a stream's own bound.
 pub const RECENT: u64 = 256 << 10;
+/// Full messages in a row, with nothing sent in between, that are a download: somewhat more than what most answers
+/// consist of.
+pub const DOWNLOAD: u32 = 32;
 /// Websockets that may be lost with the same large message at the head, with nothing acknowledged in between, until it
 /// is suspected: one is chance, two are bad luck or a bad network.
 pub const KILLS: u32 = 2;

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Transmit, io::FrameState};
+use super::{Transmit, io::FrameState, limits};
 
 /// Rates are those of the present interval and the one before it: half a second to a second. Long enough that a message
 /// more or less does not show, short enough that a stream that has begun does.
@@ -48,6 +48,8 @@ pub(super) struct MessageCounts {
     down: u64,
     full_down: u64,
     largest_down: usize,
+    /// Full ones in a row.
+    run_down: u32,
     retransmissions: u64,
     held_streams: usize,
 }
@@ -144,8 +146,20 @@ impl MessageCounts {
 
     pub(super) fn received(&mut self, payload: usize) {
         self.down += 1;
-        self.full_down += u64::from(payload >= self.largest_down);
+        let full = payload >= self.largest_down;
+        self.full_down += u64::from(full);
         self.largest_down = self.largest_down.max(payload);
+        self.run_down = if full && payload >= limits::PAYLOAD { self.run_down.saturating_add(1) } else { 0 };
+    }
+
+    /// Messages in a row that were as large as they can be.
+    pub(super) fn run_down(&self) -> u32 {
+        self.run_down
+    }
+
+    /// The row is over.
+    pub(super) fn end_run(&mut self) {
+        self.run_down = 0;
     }
 
     /// Everything as it is now.

@@ -31,6 +31,7 @@ use tokio_tungstenite::{
 use super::{
     Ahead, BoxFuture, ControlError, ControlPlane, Gateway, QueryForm, StreamUrl,
     race::{in_turn, race},
+    socket::Socket,
     transport::Transport,
 };
 
@@ -351,8 +352,9 @@ impl Dialer {
         let tcp = tcp.unwrap_or_else(|_| Err(late("no answer", PER_ADDRESS))).map_err(connect_error)?;
         // Without it a small message waits for the acknowledgement of the one before: 40 ms in the handshake.
         tcp.set_nodelay(true).map_err(connect_error)?;
-        let Some(server) = server else { return Ok(Transport::plain(tcp)) };
-        let tls = self.tls.connect_with(server, tcp, |connection| connection.set_buffer_limit(Some(TLS_BUFFER)));
+        let socket = Socket::new(tcp);
+        let Some(server) = server else { return Ok(Transport::plain(socket)) };
+        let tls = self.tls.connect_with(server, socket, |connection| connection.set_buffer_limit(Some(TLS_BUFFER)));
         let tls = timeout_at(until, tls).await.unwrap_or_else(|_| Err(late("no answer", PER_ADDRESS)));
         tls.map(Transport::tls).map_err(|source| DialError::Tls { host: host.to_owned(), source })
     }

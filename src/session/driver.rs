@@ -11,7 +11,10 @@
 //! **Reading never waits for writing.** The agent acknowledges inside its reader, so a client that stops reading while
 //! it flushes can deadlock with it. What cannot be written stays in the state machine, which has bounds.
 
+mod news;
+
 use std::{
+    any::Any,
     collections::VecDeque,
     future::Future,
     pin::Pin,
@@ -31,10 +34,12 @@ use tokio_tungstenite::{
     tungstenite::{self, Message},
 };
 
+use self::news::{News, loss};
 use super::{
-    Health, SessionEvent, SessionOptions, clock,
+    SessionEvent, SessionOptions, Transport, clock,
+    coalescing::{Change, Coalescing},
     reconnector::{Attempt, Attempting, Failure},
-    shared::{Shared, State, Status},
+    shared::{Shared, State},
 };
 use crate::{
     proto::{Cause, CloseReason, Event, Inbound, Initiator, Input, Output, StreamId, Transmit, limits},
@@ -89,6 +94,9 @@ pub(super) struct Driver<S> {
     needs_flush: bool,
     ping_unflushed: bool,
     wants_messages: bool,
+    coalescing: Coalescing,
+    /// A download is all that goes on.
+    only_receives: bool,
     /// An attempt is new: it has not been polled yet.
     unpolled: bool,
     /// Attempts to replace the websocket that have failed since it was lost.
@@ -111,12 +119,6 @@ pub(super) struct Driver<S> {
     ended: Option<Ended>,
 }
 
-/// What is told outside the lock, in the order in which it happened.
-enum News {
-    Event(Event),
-    Lost(String),
-}
-
 /// The way to the gateway.
 enum Link<S> {
     Open(Box<WebSocketStream<S>>),
@@ -125,7 +127,7 @@ enum Link<S> {
     Dialling(Attempting<S>),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
     pub(super) fn new(
         shared: Arc<Shared>,
         options: SessionOptions,
@@ -151,6 +153,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             needs_flush: false,
             ping_unflushed: false,
             wants_messages: true,
+            coalescing: Coalescing::default(),
+            only_receives: false,
             unpolled: false,
             attempts: 0,
             blocked_until: None,
@@ -210,6 +214,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.lost = self.broken.take();
         }
         false
+    }
+
+    /// Whether the websocket is to be read in this pass. A socket that is polled is looked at when its time has come.
+    fn looks(&mut self) -> bool {
+        let Some(look_at) = self.coalescing.look_at() else { return true };
+        if look_at > Instant::now() {
+            return false;
+        }
+        self.change(Change::Poll);
+        true
+    }
+
+    /// Decides whether the socket wakes us for the next message. `read`: so many were read, if it was read. True if it
+    /// is to be read at once.
+    fn coalesce(&mut self, read: Option<usize>) -> bool {
+        let Link::Open(websocket) = &mut self.link else { return false };
+        if !(websocket.get_mut() as &mut dyn Any).is::<Transport>() {
+            return false;
+        }
+        let change = self.coalescing.read(Instant::now(), read, self.only_receives);
+        if let Some(change) = change {
+            self.change(change);
+        }
+        change == Some(Change::Wake)
+    }
+
+    /// Only our own transport can be polled: those of others wake us for each message.
+    fn change(&mut self, change: Change) {
+        let Link::Open(websocket) = &mut self.link else { return };
+        let Some(transport) = (websocket.get_mut() as &mut dyn Any).downcast_mut::<Transport>() else { return };
+        let changed = match change {
+            Change::Poll => transport.socket().poll(),
+            Change::Wake => transport.socket().wake(),
+        };
+        if let Err(error) = changed {
+            self.lost.get_or_insert_with(|| error.to_string());
+        }
     }
 
     /// Nothing can be written any more.
@@ -280,6 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             };
             self.deadline = deadline.map(Instant::from_std);
             self.wants_messages = state.proto.wants_messages();
+            self.only_receives = state.proto.only_receives();
             self.probe_timeout = state.proto.probe_timeout();
             match &mut state.driver {
                 Some(driver) => driver.clone_from(cx.waker()),
@@ -289,12 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         drop(old);
         wakers.drain(..).for_each(Waker::wake);
         self.wakers = wakers;
-        for told in news.drain(..) {
-            match told {
-                News::Event(event) => self.tell(event),
-                News::Lost(cause) => self.tell_loss(cause),
-            }
-        }
+        news.drain(..).for_each(|news| self.tell_news(news));
         self.news = news;
         for transmit in transmits.drain(..) {
             self.outbox.push_back(match transmit {
@@ -360,6 +397,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.blocked_until = None;
         self.full = false;
         self.suspect = false;
+        self.coalescing = Coalescing::default();
         let ready = state.proto.is_ready();
         state.proto.handle(now, Input::Disconnected);
         if state.proto.closed().is_none() {
@@ -370,25 +408,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         Some(old)
-    }
-
-    fn tell_loss(&mut self, cause: String) {
-        tracing::debug!(session = %self.shared.id, cause, "websocket lost");
-        // One that never said anything was an attempt that failed.
-        if self.lost_at.is_some() {
-            self.attempts = self.attempts.saturating_add(1);
-        }
-        let since = *self.lost_at.get_or_insert_with(Instant::now);
-        self.set_health(Health::Reconnecting { since });
-        self.options.tell(SessionEvent::Reconnecting { attempt: self.attempts, cause, kind: None });
-    }
-
-    fn set_health(&self, health: Health) {
-        self.shared.health.send_if_modified(|present| {
-            let changed = *present != health;
-            *present = health;
-            changed
-        });
     }
 
     /// Goes on with the attempt to replace the websocket. True if it is over.
@@ -416,50 +435,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         true
-    }
-
-    fn tell(&mut self, event: Event) {
-        if !matches!(event, Event::Readable(_) | Event::Writable(_)) {
-            tracing::debug!(session = %self.shared.id, ?event);
-        }
-        match event {
-            Event::Ready { .. } => {
-                self.options.tell(SessionEvent::Ready);
-                self.shared.status.send_replace(Status::Ready);
-            }
-            Event::CustomerMessage(text) => self.options.tell(SessionEvent::CustomerMessage(text)),
-            Event::CanOpen => self.shared.can_open.notify_waiters(),
-            Event::DestinationRefused(_) => self.options.tell(SessionEvent::DestinationRefused),
-            Event::Paused(paused) => self.options.tell(SessionEvent::Paused(paused)),
-            Event::Stalled(stalled) => {
-                // While there is no websocket, that says more.
-                if self.lost_at.is_none() {
-                    self.set_health(if stalled { Health::Stalled } else { Health::Ready });
-                }
-                self.options.tell(SessionEvent::Stalled(stalled));
-            }
-            Event::Reconnect => {
-                if let (Link::Down, Some(reconnect)) = (&self.link, &self.reconnect) {
-                    self.link = Link::Dialling(reconnect());
-                    self.unpolled = true;
-                }
-            }
-            Event::Resumed => {
-                self.attempts = 0;
-                if let Some(since) = self.lost_at.take() {
-                    let outage = since.elapsed();
-                    tracing::debug!(session = %self.shared.id, ?outage, "resumed");
-                    let stalled = self.shared.lock().proto.is_stalled();
-                    self.set_health(if stalled { Health::Stalled } else { Health::Ready });
-                    self.options.tell(SessionEvent::Resumed { outage });
-                }
-            }
-            Event::Backpressure(behind) => self.options.tell(SessionEvent::Backpressure(behind)),
-            Event::Unanswered(streams) => self.options.tell(SessionEvent::Unanswered(streams)),
-            Event::SlowReader(_) => self.options.tell(SessionEvent::SlowReader),
-            Event::Closed { reason, terminate } => self.ended = Some(Ended { reason, terminate }),
-            Event::Readable(_) | Event::Writable(_) | Event::Unresponsive => {}
-        }
     }
 
     /// Hands over what is in the outbox, and flushes once all there was to say is handed over.
@@ -510,27 +485,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// True if the deadline has come.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
-        let deadlines = [self.deadline, self.blocked_until, self.restart_at];
+        let deadlines = [self.deadline, self.blocked_until, self.restart_at, self.coalescing.look_at()];
         let Some(deadline) = deadlines.into_iter().flatten().min() else { return false };
         if self.sleep.deadline() != deadline {
             self.sleep.as_mut().reset(deadline);
         }
         self.sleep.as_mut().poll(cx).is_ready()
-    }
-}
-
-/// Why a websocket was lost, in words for people.
-fn loss(error: &tungstenite::Error) -> String {
-    use tungstenite::{Error, error::ProtocolError};
-
-    match error {
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => "it was cut".to_owned(),
-        // That TLS had no orderly end either says nothing more.
-        Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => "it was cut".to_owned(),
-        Error::Io(error) => error.to_string(),
-        Error::ConnectionClosed | Error::AlreadyClosed => "the gateway closed the websocket".to_owned(),
-        Error::Protocol(error) => format!("the gateway broke the rules of websockets: {error}"),
-        error => error.to_string(),
     }
 }
 
@@ -557,18 +517,20 @@ fn collect_wakers(state: &mut State, event: &Event, wakers: &mut Vec<Waker>) {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Driver<S> {
     type Output = Ended;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         let this = self.get_mut();
         for _ in 0..PASSES {
             let dialled = this.dial(cx);
-            let more = this.read(cx) || dialled;
+            let looks = this.looks();
+            let more = (looks && this.read(cx)) || dialled;
+            let read = looks.then_some(this.inputs.len());
             let was_reading = this.wants_messages;
             this.exchange(cx);
             // Only a read tells the websocket whom to wake: it must not wait for the next pass.
-            let more = more || (this.wants_messages && !was_reading);
+            let more = this.coalesce(read) || more || (this.wants_messages && !was_reading);
             this.write(cx);
             if let Some(ended) = this.ended.take() {
                 return Poll::Ready(ended);
@@ -588,26 +550,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use tungstenite::{Error, error::ProtocolError};
-
-    use super::*;
-
-    #[test]
-    fn losses_are_told_in_plain_words() {
-        for (error, told) in [
-            (Error::Protocol(ProtocolError::ResetWithoutClosingHandshake), "it was cut"),
-            (Error::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "no close_notify")), "it was cut"),
-            (Error::Io(io::Error::other("no route")), "no route"),
-            (Error::AlreadyClosed, "the gateway closed the websocket"),
-        ] {
-            assert_eq!(loss(&error), told);
-        }
     }
 }

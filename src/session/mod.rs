@@ -5,6 +5,7 @@
 
 mod ahead;
 mod clock;
+mod coalescing;
 mod connection;
 pub mod control;
 mod dialer;
@@ -15,6 +16,7 @@ mod options;
 mod race;
 mod reconnector;
 mod shared;
+mod socket;
 mod stream;
 mod stream_url;
 mod transport;

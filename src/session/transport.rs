@@ -7,11 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
+
+use super::socket::Socket;
 
 /// TCP, with TLS everywhere but on loopback.
 #[derive(Debug)]
@@ -57,17 +56,25 @@ impl Head {
 
 #[derive(Debug)]
 enum Kind {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Transport {
-    pub(super) fn plain(tcp: TcpStream) -> Self {
-        Self { kind: Kind::Plain(tcp), head: Head::Reading(0) }
+    pub(super) fn plain(socket: Socket) -> Self {
+        Self { kind: Kind::Plain(socket), head: Head::Reading(0) }
     }
 
-    pub(super) fn tls(tls: TlsStream<TcpStream>) -> Self {
+    pub(super) fn tls(tls: TlsStream<Socket>) -> Self {
         Self { kind: Kind::Tls(Box::new(tls)), head: Head::Reading(0) }
+    }
+
+    /// The connection below.
+    pub(super) fn socket(&mut self) -> &mut Socket {
+        match &mut self.kind {
+            Kind::Plain(socket) => socket,
+            Kind::Tls(tls) => tls.get_mut().0,
+        }
     }
 }
 

@@ -236,6 +236,45 @@ async fn a_connection_that_nobody_reads_does_not_stop_the_others() {
     world.finish(program).await;
 }
 
+/// A download of the genuine agent comes in messages of 1024 bytes, more than a millisecond apart.
+#[tokio::test]
+async fn a_download_in_drips_wakes_the_program_less_often_than_it_has_messages() {
+    const DOWN: usize = 2 << 20;
+    let world = World::with(|config| config.agent = AgentKind::Realistic);
+    let server = Destination::serve(|mut socket| async move {
+        match socket.read_u8().await {
+            Ok(b'd') => drop(send(&mut socket, 1, DOWN).await),
+            Ok(byte) => drop(socket.write_all(&[byte]).await),
+            Err(_) => {}
+        }
+    })
+    .await;
+    let program = world.forward(server.port, &[]).await;
+    let mut download = program.connect().await;
+    let before = program.waits();
+    download.write(b"d").await;
+    program.within("the download", receive(&mut download.0, 1, DOWN)).await.expect("nothing is missing");
+    assert_eq!(download.read_to_end().await, b"", "and it ends");
+    if let (Some(before), Some(after)) = (before, program.waits()) {
+        let (waits, messages) = (after - before, DOWN / 1024);
+        assert!(waits < messages, "{waits} times for {messages} messages");
+    }
+
+    // Others are served beside it.
+    let mut download = program.connect().await;
+    download.write(b"d").await;
+    let mut rest = DOWN;
+    for byte in b'0'..=b'9' {
+        // Long enough that it drips again.
+        rest -= download.read(100_000).await.len();
+        let mut other = program.connect().await;
+        other.write(&[byte]).await;
+        assert_eq!(other.read_to_end().await, [byte]);
+    }
+    assert_eq!(download.read_to_end().await.len(), rest);
+    world.finish(program).await;
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_wait() {
     let (world, echo) = (World::ideal(), Destination::echo().await);

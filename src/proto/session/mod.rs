@@ -417,6 +417,17 @@ impl Session {
         self.reading
     }
 
+    /// Whether a download is all that goes on: full messages come one after another, and nothing was sent that is to be
+    /// answered or acknowledged. They may then be handed over together, a few milliseconds late.
+    #[must_use]
+    pub fn only_receives(&self) -> bool {
+        let quiet = |open: &Open| open.ending == Ending::No && !open.port.has_unsent();
+        self.counts.run_down() >= limits::DOWNLOAD
+            && self.reading
+            && self.outgoing.unacked() == 0
+            && matches!(&self.phase, Phase::Open(open) if quiet(open))
+    }
+
     /// Whether the agent has been silent for long although it has data to acknowledge.
     #[must_use]
     pub fn is_stalled(&self) -> bool {

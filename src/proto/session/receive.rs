@@ -133,6 +133,8 @@ impl Session {
         if self.outgoing.unacked() == 0 {
             self.messages.rest();
         }
+        // Something was sent: what comes may be the answer.
+        self.counts.end_run();
         self.kills.acknowledged = Some(now);
         self.payload_size.acknowledged(now, sequence, once);
         let Phase::Open(open) = &mut self.phase else { return };

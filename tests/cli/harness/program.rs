@@ -182,6 +182,13 @@ impl Program {
         let folder = format!("/proc/{}/fd", self.pid.as_raw_nonzero());
         std::fs::read_dir(folder).ok().map(Iterator::count)
     }
+
+    /// How often its main thread has waited for something; only where the system tells.
+    pub(crate) fn waits(&self) -> Option<usize> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_nonzero())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse().ok()
+    }
 }
 
 async fn listen(from: impl AsyncRead + Unpin, said: watch::Sender<Said>, list: fn(&mut Said) -> &mut Vec<String>) {
