@@ -12,6 +12,7 @@ use super::limits;
 pub struct ProcessBudget {
     in_flight: Arc<AtomicUsize>,
     parked: Arc<AtomicUsize>,
+    unread: Arc<AtomicUsize>,
 }
 
 /// One session's share of an account: what it holds is given back when it is dropped.
@@ -30,6 +31,10 @@ impl ProcessBudget {
     pub(super) fn parked(&self) -> Share {
         Share { total: Arc::clone(&self.parked), limit: limits::PARKED_BYTES_PROCESS, own: 0 }
     }
+
+    pub(super) fn unread(&self) -> Share {
+        Share { total: Arc::clone(&self.unread), limit: limits::UNREAD_PROCESS, own: 0 }
+    }
 }
 
 impl Share {
@@ -45,6 +50,11 @@ impl Share {
 
     pub(super) fn own(&self) -> usize {
         self.own
+    }
+
+    /// How much of what this session holds fits into the account, if nothing is taken from the others.
+    pub(super) fn fits(&self) -> usize {
+        self.own.saturating_sub(self.total.load(Ordering::Relaxed).saturating_sub(self.limit))
     }
 
     /// Whether the process has room. A session below the floor always has: nobody wakes a session that waits for
@@ -74,5 +84,20 @@ mod tests {
         assert!(!modest.has_room());
         drop(hog);
         assert!(modest.has_room());
+    }
+
+    #[test]
+    fn what_is_too_much_does_not_fit_whoever_holds_it() {
+        let budget = ProcessBudget::default();
+        let (mut one, mut other) = (budget.unread(), budget.unread());
+        one.set(limits::UNREAD_PROCESS - 10);
+        other.set(10);
+        assert_eq!((one.fits(), other.fits()), (limits::UNREAD_PROCESS - 10, 10));
+        other.set(14);
+        assert_eq!((one.fits(), other.fits()), (limits::UNREAD_PROCESS - 14, 10));
+        one.set(limits::UNREAD_PROCESS * 2);
+        assert_eq!(other.fits(), 0);
+        drop(one);
+        assert_eq!(other.fits(), 14);
     }
 }

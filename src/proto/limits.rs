@@ -36,10 +36,13 @@ pub const STREAM_UNSENT: usize = 64 << 10;
 /// Bytes received for one stream and not read yet; what is above is parked. More than a second of the agent's pump: a
 /// reader that is merely slow does not show.
 pub const STREAM_UNREAD: usize = 1 << 20;
-/// Bytes received for all streams of a session and not read yet; what is above is parked too. Many readers that have
-/// stopped, each within its own bound, must not add up to the memory of the process: with what is parked and what is in
-/// flight this leaves a session well below 64 MB.
-pub const SESSION_UNREAD: usize = 24 << 20;
+/// Bytes received for all streams of all sessions of the process and not read yet; what is above is parked too. Many
+/// readers that have stopped, each within its own bound, must not add up to the memory of the process: with what is parked
+/// and what is in flight this leaves a session well below 64 MB, and so it does sixteen.
+pub const UNREAD_PROCESS: usize = 24 << 20;
+/// What each session may hold of that, however much the others do, so that readers that have stopped there never stop
+/// those that have not here: one stream's.
+pub const UNREAD_FLOOR: usize = STREAM_UNREAD;
 /// Received data may keep the websocket's read buffers alive until the session has received so many bytes more; then it
 /// is copied out. A reader that keeps up is a batch of the websocket's behind, and what is kept alive beside what is
 /// counted stays below a stream's own bound.

@@ -232,6 +232,18 @@ impl Port {
         both!(self, port => port.parked())
     }
 
+    /// Bytes that were received and not read.
+    pub(super) fn unread(&self) -> usize {
+        both!(self, port => port.unread())
+    }
+
+    /// How many of them may be there before they count as parked.
+    pub(super) fn fits(&mut self, bytes: usize) {
+        if let Self::Mux(mux) = self {
+            mux.fits(bytes);
+        }
+    }
+
     pub(super) fn held(&self) -> usize {
         both!(self, port => port.held())
     }

@@ -211,6 +211,11 @@ impl Single {
         self.streams().map(Stream::parked).sum()
     }
 
+    /// Bytes that were received and not read. A stream's own bound is that of the session too.
+    pub(super) fn unread(&self) -> usize {
+        self.streams().map(Stream::unread).sum()
+    }
+
     pub(super) fn held(&self) -> usize {
         self.earlier.len() + usize::from(self.life != Life::Unclaimed && self.stream.held)
     }

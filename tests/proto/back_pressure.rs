@@ -220,3 +220,49 @@ fn sessions_share_the_budget_of_their_process() {
     assert_eq!(peer.read(*stream).1, Ok(Read::Pending));
     assert!(peer.session.wants_messages(), "its own reader is enough to go on");
 }
+
+/// Readers of many sessions that have stopped, each within its own bound, add up for the process and not for each session.
+/// Sessions without such readers go on, and the others as soon as there is room, wherever it was made.
+#[test]
+fn what_nobody_reads_is_bounded_for_the_process() {
+    const SESSIONS: usize = 6;
+    let budget = ssmfwd::proto::ProcessBudget::default();
+    let with = |streams: usize| {
+        let mut peer = Peer::with(|config| config.budget = budget.clone());
+        peer.shake_hands(NEW, r#"{"type":"LocalPortForwarding"}"#);
+        let streams: Vec<_> = (0..streams).map(|_| peer.open()).collect();
+        peer.drain();
+        (peer, streams)
+    };
+    let (mut sum, mut hogs) = (0, Vec::new());
+    for _ in 0..SESSIONS {
+        let (mut peer, streams) = with(40);
+        for stream in streams.iter().cycle() {
+            if !peer.session.wants_messages() {
+                break;
+            }
+            peer.output(psh(*stream, vec![b'x'; CHUNK]));
+            sum += CHUNK;
+        }
+        hogs.push((peer, streams));
+    }
+    let all = limits::UNREAD_PROCESS + limits::PARKED_BYTES_PROCESS;
+    assert!(sum < all + SESSIONS * (limits::UNREAD_FLOOR + 2 * CHUNK), "{sum} bytes are held");
+
+    let (mut modest, streams) = with(1);
+    for _ in 0..100 {
+        modest.output(psh(streams[0], vec![b'y'; CHUNK]));
+        assert!(modest.session.wants_messages());
+        assert_eq!(modest.read(streams[0]).0.len(), CHUNK);
+    }
+
+    let (mut last, held) = hogs.pop().expect("a session");
+    assert!(!last.session.wants_messages());
+    for (peer, streams) in &mut hogs {
+        // Without a word to its session: nobody may have a reason to say one.
+        streams.iter().for_each(|stream| drop(peer.session.read(*stream, &mut Vec::new())));
+    }
+    last.pass(limits::RECHECK);
+    assert!(last.session.wants_messages(), "{:?}", last.session.occupancy());
+    held.iter().for_each(|stream| drop(last.read(*stream)));
+}

@@ -60,6 +60,8 @@ pub(super) struct Mux {
     unsettled: VecDeque<(u64, StreamId)>,
     /// Received and not read, of all streams.
     unread: usize,
+    /// So much of it is not parked: what the process has room for.
+    unread_fits: usize,
     /// The part of it that is above what each stream may hold for itself.
     parked: usize,
     meter: Meter,
@@ -82,6 +84,7 @@ impl Mux {
             held: 0,
             unsettled: VecDeque::new(),
             unread: 0,
+            unread_fits: limits::UNREAD_PROCESS,
             parked: 0,
             meter: Meter::default(),
             events: VecDeque::new(),
@@ -439,7 +442,17 @@ impl Mux {
 
     /// Bytes above what each stream may hold for itself, or all streams together.
     pub(super) fn parked(&self) -> usize {
-        self.parked.max(self.unread.saturating_sub(limits::SESSION_UNREAD))
+        self.parked.max(self.unread.saturating_sub(self.unread_fits))
+    }
+
+    /// How many bytes all streams together may hold before they count as parked.
+    pub(super) fn fits(&mut self, bytes: usize) {
+        self.unread_fits = bytes;
+    }
+
+    /// Bytes that were received and not read.
+    pub(super) fn unread(&self) -> usize {
+        self.unread
     }
 
     pub(super) fn held(&self) -> usize {

@@ -84,6 +84,7 @@ pub struct Session {
     /// Since when they do now.
     held_up_since: Option<Instant>,
     parked: Share,
+    unread: Share,
     counts: MessageCounts,
     timers: TimerTable,
     events: VecDeque<Event>,
@@ -195,6 +196,7 @@ impl Session {
             payload_size: PayloadSize::new(config.path.clone(), config.max_payload),
             kills: Kills::default(),
             parked: config.budget.parked(),
+            unread: config.budget.unread(),
             config,
             origin: now,
             phase: Phase::Handshaking(Handshake::default()),
@@ -319,7 +321,9 @@ impl Session {
     /// # Errors
     /// See [`StreamError`]; only after all that arrived before was read.
     pub fn read(&mut self, stream: StreamId, out: &mut impl BufMut) -> Result<Read, StreamError> {
-        self.port()?.read(stream, out)
+        let read = self.port()?.read(stream, out);
+        self.give_back();
+        read
     }
 
     /// Reads what has arrived without a copy: fills places with pieces of up to `limit` bytes together. The count of
@@ -328,7 +332,9 @@ impl Session {
     /// # Errors
     /// See [`StreamError`]; only after all that arrived before was read.
     pub fn read_pieces(&mut self, stream: StreamId, pieces: &mut [Bytes], limit: usize) -> Result<Read, StreamError> {
-        self.port()?.read_pieces(stream, pieces, limit)
+        let read = self.port()?.read_pieces(stream, pieces, limit);
+        self.give_back();
+        read
     }
 
     /// Ends our direction behind what was written. The genuine agent then closes the whole connection to the
@@ -343,6 +349,15 @@ impl Session {
     pub fn release(&mut self, stream: StreamId) {
         if let Ok(port) = self.port() {
             port.release(stream);
+            self.give_back();
+        }
+    }
+
+    /// What was read counts no longer against the process: nobody may come to say so for long.
+    fn give_back(&mut self) {
+        if let Phase::Open(open) = &self.phase {
+            self.unread.set(open.port.unread());
+            self.parked.set(open.port.parked());
         }
     }
 
@@ -405,6 +420,7 @@ impl Session {
         self.text = None;
         self.ping_wanted = false;
         self.parked.set(0);
+        self.unread.set(0);
         self.timers.stop_all();
         self.events.push_back(Event::Closed { reason, terminate });
     }

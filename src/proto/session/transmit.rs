@@ -29,6 +29,9 @@ impl Session {
             self.close(CloseReason::new(Initiator::Library, Cause::Handshake(why)), true);
         }
         let Phase::Open(open) = &mut self.phase else { return };
+        self.unread.set(open.port.unread());
+        let fits = self.unread.fits();
+        open.port.fits(fits.max(limits::UNREAD_FLOOR));
         self.parked.set(open.port.parked());
         // Once stopped, reading goes on only when there is room for a while.
         let limit = limits::PARKED_BYTES - if self.reading { 0 } else { limits::STREAM_UNREAD };
@@ -47,7 +50,8 @@ impl Session {
         }
         let Phase::Open(open) = &mut self.phase else { return };
         open.port.suspend_unanswered(now, !self.online || !self.reading || self.paused || self.stalled);
-        if !self.reading && self.parked.own() < limit {
+        // Others may make room, and do not say so.
+        if !self.reading && (self.parked.own() < limit || fits < self.unread.own()) {
             self.timers.start(Timer::Recheck, now + limits::RECHECK);
         }
         // Without a websocket nobody is held up by a reader.
