@@ -57,7 +57,8 @@ where
         }
         _ => EnvFilter::builder().parse_lossy(directives),
     };
-    let filter = wanted.and(filter_fn(may_be_logged));
+    // Without the hint everything would be asked about, which is several lines of others for each message.
+    let filter = wanted.and(filter_fn(may_be_logged).with_max_level_hint(LevelFilter::TRACE));
     let layer = fmt::layer().with_writer(writer).with_ansi(colours);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
         Format::Text => layer.with_filter(filter).boxed(),
@@ -88,6 +89,18 @@ mod tests {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn nothing_below_the_level_that_is_wanted_is_even_asked_about() {
+        for (level, directives, most) in [
+            (LevelFilter::WARN, "", LevelFilter::WARN),
+            (LevelFilter::DEBUG, "", LevelFilter::DEBUG),
+            (LevelFilter::WARN, "error", LevelFilter::ERROR),
+        ] {
+            let subscriber = subscriber(level, directives, Format::Text, false, io::sink);
+            assert_eq!(subscriber.max_level_hint(), Some(most), "{level} {directives}");
         }
     }
 

@@ -8,13 +8,13 @@
 //!
 //! The agent does not mind: it acts on a missing acknowledgement after some hundreds of milliseconds.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use tokio::time::Instant;
 
-/// Between two looks. Four messages of the agent's pump come in it; in front of whoever is served by the same session,
-/// several of them stand in any case.
-const PERIOD: Duration = Duration::from_millis(5);
+/// Between two looks. Seven messages of the agent's pump come in it; as many stand in front of whoever is served by the
+/// same session in any case.
+const PERIOD: Duration = Duration::from_millis(10);
 /// A read that brings more messages than this is no drip, and costs little for each.
 const FEW: usize = 4;
 /// Reads in a row that brought few.
@@ -55,7 +55,7 @@ impl Coalescing {
                 return Some(Change::Wake);
             }
             if messages.is_some() {
-                self.look_at = Some(now + PERIOD);
+                self.look_at = Some(next_look(now));
             }
             return None;
         }
@@ -67,9 +67,17 @@ impl Coalescing {
         if !bulk || self.few < READS {
             return None;
         }
-        self.look_at = Some(now + PERIOD);
+        self.look_at = Some(next_look(now));
         Some(Change::Poll)
     }
+}
+
+/// All sessions of the process look at the same moments: one wakeup does for all.
+fn next_look(now: Instant) -> Instant {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let first = *FIRST.get_or_init(|| now);
+    let late = now.saturating_duration_since(first).as_nanos() % PERIOD.as_nanos();
+    now + PERIOD - Duration::from_nanos(u64::try_from(late).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -81,7 +89,7 @@ mod tests {
     /// Reads, a millisecond apart; what changed.
     fn reads(coalescing: &mut Coalescing, now: &mut Instant, reads: &[(Option<usize>, bool)]) -> Vec<Option<Change>> {
         let mut read = |&(messages, bulk): &(Option<usize>, bool)| {
-            *now += Duration::from_millis(1);
+            *now += Duration::from_millis(10);
             coalescing.read(*now, messages, bulk)
         };
         reads.iter().map(&mut read).collect()
@@ -100,11 +108,19 @@ mod tests {
         let mut now = Instant::now();
         let mut coalescing = polled(&mut now);
         let look = coalescing.look_at().expect("polled");
-        assert_eq!(look, now + PERIOD);
+        assert!(look > now && look <= now + PERIOD);
         assert_eq!(reads(&mut coalescing, &mut now, &[(None, true)]), [None]);
         assert_eq!(coalescing.look_at(), Some(look), "something else was done meanwhile");
         assert_eq!(reads(&mut coalescing, &mut now, &[(Some(MANY), true)]), [None]);
-        assert_eq!(coalescing.look_at(), Some(now + PERIOD));
+        assert_eq!(coalescing.look_at(), Some(next_look(now)));
+    }
+
+    #[test]
+    fn all_look_at_the_same_moments() {
+        let look = next_look(Instant::now());
+        assert_eq!(next_look(look - Duration::from_nanos(1)), look);
+        assert_eq!(next_look(look), look + PERIOD);
+        assert_eq!(next_look(look + PERIOD * 1000 + Duration::from_millis(1)), look + PERIOD * 1001);
     }
 
     #[test]
