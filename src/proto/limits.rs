@@ -114,6 +114,8 @@ pub const SHIELD_RETRY: Duration = Duration::from_millis(30);
 /// How long new data is held after `pause_publication` if nothing else lifts the pause: starts get lost, and an agent
 /// that replaces its websocket needs milliseconds.
 pub const PAUSE: Duration = Duration::from_secs(10);
+/// How long nothing has to be in flight until the memory of a transfer is given back: shorter pauses are part of it.
+pub const REST: Duration = Duration::from_secs(1);
 /// How long the end waits for queued data to be acknowledged: people wait for it too.
 pub const DRAIN: Duration = Duration::from_secs(1);
 /// How long the end waits for the acknowledgement of the TerminateSession flag: as long as the agent waits.

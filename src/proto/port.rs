@@ -232,6 +232,11 @@ impl Port {
         both!(self, port => port.parked())
     }
 
+    /// Keeps as little as an idle session needs.
+    pub(super) fn rest(&mut self) {
+        both!(self, port => port.rest());
+    }
+
     /// Bytes that were received and not read.
     pub(super) fn unread(&self) -> usize {
         both!(self, port => port.unread())

@@ -11,8 +11,11 @@ use super::limits;
 pub(super) const BUFFER: usize = limits::STREAM_UNSENT / 2;
 /// Below this a copy costs less than a buffer that is held for it.
 const SMALL: usize = 2048;
-/// Empty buffers that a session keeps, so that a bulk transfer allocates none.
-const SPARE: usize = 8;
+/// Empty buffers that a session keeps at most, so that bulk transfers allocate none: as many as are emptied before the
+/// writers come again, with as much as may be in flight.
+const SPARE: usize = limits::IN_FLIGHT_BYTES / BUFFER;
+/// What an idle session keeps of them: enough for one stream to begin with.
+const IDLE_SPARE: usize = 2;
 
 /// Bytes in order, in the buffers they came in.
 #[derive(Debug, Default)]
@@ -43,6 +46,12 @@ impl SpareBuffers {
             buffer.clear();
             self.0.push(buffer);
         }
+    }
+
+    /// Nothing is being sent.
+    pub(super) fn rest(&mut self) {
+        self.0.truncate(IDLE_SPARE);
+        self.0.shrink_to_fit();
     }
 }
 
@@ -172,6 +181,24 @@ mod tests {
         }
         assert_eq!(addresses[0], addresses[2], "two buffers, over and over");
         assert_eq!(addresses[1], addresses[3]);
+    }
+
+    #[test]
+    fn writers_that_come_in_crowds_find_what_was_emptied_and_an_idle_session_keeps_little() {
+        let mut spare = SpareBuffers::default();
+        let mut buffers: Vec<_> = (0..100).map(|_| SendBuffer::default()).collect();
+        let mut addresses = [const { Vec::new() }; 2];
+        for addresses in &mut addresses {
+            buffers.iter_mut().for_each(|buffer| buffer.push(&[1; BUFFER], &mut spare));
+            addresses.extend(buffers.iter().map(|buffer| buffer.pieces[0].bytes.as_ptr()));
+            for buffer in &mut buffers {
+                buffer.take(BUFFER, &mut BytesMut::new(), &mut spare);
+            }
+            addresses.sort();
+        }
+        assert_eq!(addresses[0], addresses[1]);
+        spare.rest();
+        assert_eq!(spare.0.len(), IDLE_SPARE);
     }
 
     #[test]

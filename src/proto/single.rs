@@ -211,6 +211,11 @@ impl Single {
         self.streams().map(Stream::parked).sum()
     }
 
+    /// Keeps as little as an idle session needs.
+    pub(super) fn rest(&mut self) {
+        self.spare.rest();
+    }
+
     /// Bytes that were received and not read. A stream's own bound is that of the session too.
     pub(super) fn unread(&self) -> usize {
         self.streams().map(Stream::unread).sum()

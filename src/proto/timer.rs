@@ -37,6 +37,8 @@ pub(super) enum Timer {
     Recheck,
     /// A stopped reader holds up the session.
     SlowReader,
+    /// Give back the memory of a transfer that is over.
+    Rest,
     /// A basic-mode session has been silent for long enough to be used again.
     Settle,
     /// Stop draining, send the TerminateSession flag.
@@ -46,7 +48,7 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Handshake,
         Self::Retransmit,
         Self::Shield,
@@ -63,6 +65,7 @@ impl Timer {
         Self::Unanswered,
         Self::Recheck,
         Self::SlowReader,
+        Self::Rest,
         Self::Settle,
         Self::Drain,
         Self::Terminate,

@@ -450,6 +450,11 @@ impl Mux {
         self.unread_fits = bytes;
     }
 
+    /// Keeps as little as an idle session needs.
+    pub(super) fn rest(&mut self) {
+        self.spare.rest();
+    }
+
     /// Bytes that were received and not read.
     pub(super) fn unread(&self) -> usize {
         self.unread

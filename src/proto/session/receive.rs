@@ -131,7 +131,7 @@ impl Session {
             return;
         }
         if self.outgoing.unacked() == 0 {
-            self.messages.rest();
+            self.timers.start(Timer::Rest, now + limits::REST);
         }
         // Something was sent: what comes may be the answer.
         self.counts.end_run();

@@ -59,6 +59,7 @@ impl Session {
                 }
                 // What follows is decided when outputs are drained.
                 Timer::Recheck | Timer::Token | Timer::Hold => {}
+                Timer::Rest => self.rest(),
                 Timer::SlowReader => {
                     self.held_up_for = Duration::ZERO;
                     self.held_up_since = None;
@@ -100,6 +101,17 @@ impl Session {
         let Phase::Open(open) = &self.phase else { return None };
         let wanted = (open.mode == Mode::Mux && !open.features.keepalive_off).then_some(limits::KEEPALIVE);
         wanted.into_iter().chain(self.config.keep_alive).min()
+    }
+
+    /// A transfer may be over: what it needed is not kept for the next.
+    fn rest(&mut self) {
+        if self.outgoing.unacked() > 0 {
+            return;
+        }
+        self.messages.rest();
+        if let Phase::Open(open) = &mut self.phase {
+            open.port.rest();
+        }
     }
 
     fn resend_shield(&mut self, now: Instant) {
