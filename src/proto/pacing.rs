@@ -170,7 +170,12 @@ impl Pacer {
 
     /// Whether there are tokens to spare, so that what is urgent need not share a message.
     pub(super) fn is_half_full(&self, now: Instant) -> bool {
-        self.full_at.is_none_or(|full| full <= now + BURST / 2)
+        self.half_full_at(now).is_none()
+    }
+
+    /// When there are tokens to spare: `None` if now.
+    pub(super) fn half_full_at(&self, now: Instant) -> Option<Instant> {
+        self.full_at?.checked_sub(BURST / 2).filter(|at| *at > now)
     }
 
     /// Takes a token.

@@ -132,6 +132,11 @@ impl Port {
         matches!(self, Self::Mux(mux) if mux.is_urgent())
     }
 
+    /// Whether nothing is to be sent but ends of streams, which can share a message with what comes next.
+    pub(super) fn has_only_ends(&self) -> bool {
+        matches!(self, Self::Mux(mux) if mux.has_only_ends())
+    }
+
     /// Fills the message that [`output`](Self::output) announced; `urgent`: only with what is.
     pub(super) fn fill(
         &mut self,

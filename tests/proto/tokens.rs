@@ -65,6 +65,43 @@ fn a_deadline_says_when_the_next_token_comes() {
     assert!(peer.payloads().is_empty(), "nothing spins, and nothing is sent, while nothing can be written");
 }
 
+/// Each connection of many that come one after another costs one token, not two.
+#[test]
+fn with_few_tokens_left_an_end_shares_a_message_with_what_comes_next() {
+    let (mut peer, bulk) = limited(900, &Slowdown::default());
+    peer.pass(ms(1000));
+    let first = peer.open();
+    peer.write(first, b"first");
+    peer.drain();
+    peer.lines();
+    peer.finish(first);
+    peer.drain();
+    assert_eq!(peer.data_lines().len(), 1, "with tokens to spare it goes at once");
+    for _ in 0..18 {
+        peer.write(bulk, b"x");
+        peer.drain();
+    }
+    assert_eq!(peer.data_lines().len(), 18);
+
+    let second = peer.open();
+    peer.write(second, b"second");
+    peer.drain();
+    assert_eq!(peer.data_lines().len(), 1, "data takes what there is");
+    peer.finish(second);
+    peer.drain();
+    assert_eq!(peer.data_lines(), [""; 0]);
+    let third = peer.open();
+    peer.write(third, b"third");
+    peer.pass(ms(2));
+    let lines = peer.data_lines();
+    assert!(lines.len() == 1 && lines[0].contains("FIN 7") && lines[0].ends_with("third]"), "{lines:?}");
+    peer.finish(third);
+    peer.pass(ms(1));
+    assert_eq!(peer.data_lines(), [""; 0]);
+    peer.pass(ms(20));
+    assert_eq!(peer.data_lines().len(), 1, "alone it waits until there are some again");
+}
+
 #[test]
 fn a_pause_slows_all_that_share_it_and_the_rate_comes_back() {
     let slowdown = Slowdown::default();

@@ -278,6 +278,12 @@ impl Mux {
         next.is_some_and(|stream| stream.unsent.len() <= limits::URGENT - 3 * HEADER_LEN)
     }
 
+    /// Whether nothing is to be sent but the ends of some streams, which nobody waits for.
+    pub(super) fn has_only_ends(&self) -> bool {
+        let ends = |id| self.streams.get(id).is_some_and(|stream| stream.opened && stream.unsent.is_empty());
+        !self.nop_wanted && self.waiting() <= LOOK_AHEAD && self.fresh.iter().chain(&self.turn).all(ends)
+    }
+
     /// Whether so many bytes wait to be sent, of the streams whose turn comes next: a few are enough to tell a backlog.
     pub(super) fn has_waiting(&self, bytes: usize) -> bool {
         let next = self.fresh.iter().chain(&self.turn).take(LOOK_AHEAD);

@@ -53,8 +53,8 @@ pub struct Session {
     /// Memory of acknowledgements, which are gone once they are written.
     acknowledgements: Slab,
     pacer: Pacer,
-    /// Something would go out if there were a token for it.
-    waits_for_token: bool,
+    /// When there is a token for what would go out now.
+    token_at: Option<Instant>,
     payload_size: PayloadSize,
     kills: Kills,
     /// Sequenced messages that are not stream data; few, and not held by the window.
@@ -192,7 +192,7 @@ impl Session {
             messages: Slab::default(),
             acknowledgements: Slab::default(),
             pacer: Pacer::new(config.max_message_rate, config.slowdown.clone()),
-            waits_for_token: false,
+            token_at: None,
             payload_size: PayloadSize::new(config.path.clone(), config.max_payload),
             kills: Kills::default(),
             parked: config.budget.parked(),

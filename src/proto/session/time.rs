@@ -142,7 +142,7 @@ impl Session {
 
     /// The next deadline, after the timers that follow from the state were set.
     pub(super) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
-        let token_at = self.pacer.ready_at(now).filter(|_| self.online && self.waits_for_token);
+        let token_at = self.token_at.filter(|at| self.online && *at > now);
         self.set_or_stop(Timer::Token, token_at);
         let held_until = self.held_until(now).filter(|_| self.online);
         self.set_or_stop(Timer::Hold, held_until);

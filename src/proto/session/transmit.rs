@@ -98,12 +98,12 @@ impl Session {
                 return Some(again(bytes));
             }
         }
-        self.waits_for_token = false;
+        self.token_at = None;
         let takes_token = self.outgoing.is_sending_rest();
         if self.held_until(now).is_some() {
             // Nor anything new, which waits behind what is to be sent again.
-        } else if takes_token && self.pacer.ready_at(now).is_some() {
-            self.waits_for_token = true;
+        } else if let Some(ready_at) = self.pacer.ready_at(now).filter(|_| takes_token) {
+            self.token_at = Some(ready_at);
         } else if let Some(bytes) = self.outgoing.next_resend(now) {
             if takes_token {
                 self.pacer.take(now);
@@ -135,6 +135,15 @@ impl Session {
             self.outgoing.starved();
             return None;
         };
+        // With few tokens left, the next connection had better begin in the message that the last one ends in.
+        if open.ending == Ending::No
+            && open.port.has_only_ends()
+            && let Some(spare_at) = self.pacer.half_full_at(now)
+        {
+            self.token_at = Some(spare_at);
+            self.outgoing.starved();
+            return None;
+        }
         let rate = self.pacer.rate(now);
         let wanted = self.outgoing.window().message_size(rate);
         let limit = self.payload_size.target(wanted);
@@ -159,8 +168,8 @@ impl Session {
             // A flag: it is small, seldom, and somebody waits for it.
             return self.port_message(now, kind, limit, false);
         }
-        if self.pacer.ready_at(now).is_some() {
-            self.waits_for_token = true;
+        if let Some(ready_at) = self.pacer.ready_at(now) {
+            self.token_at = Some(ready_at);
             self.outgoing.starved();
             return None;
         }
