@@ -52,9 +52,14 @@ impl Share {
         self.own
     }
 
-    /// How much of what this session holds fits into the account, if nothing is taken from the others.
-    pub(super) fn fits(&self) -> usize {
-        self.own.saturating_sub(self.total.load(Ordering::Relaxed).saturating_sub(self.limit))
+    /// Whether others hold something too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.total.load(Ordering::Relaxed) > self.own
+    }
+
+    /// How much this session may hold, if nothing is taken from the others.
+    pub(super) fn allowance(&self) -> usize {
+        (self.own + self.limit).saturating_sub(self.total.load(Ordering::Relaxed))
     }
 
     /// Whether the process has room. A session below the floor always has: nobody wakes a session that waits for
@@ -87,17 +92,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_does_not_fit_whoever_holds_it() {
+    fn what_others_hold_is_not_allowed_here() {
+        let limit = limits::UNREAD_PROCESS;
         let budget = ProcessBudget::default();
         let (mut one, mut other) = (budget.unread(), budget.unread());
-        one.set(limits::UNREAD_PROCESS - 10);
-        other.set(10);
-        assert_eq!((one.fits(), other.fits()), (limits::UNREAD_PROCESS - 10, 10));
+        one.set(limit - 10);
+        assert!(!one.is_shared() && other.is_shared());
+        assert_eq!((one.allowance(), other.allowance()), (limit, 10));
         other.set(14);
-        assert_eq!((one.fits(), other.fits()), (limits::UNREAD_PROCESS - 14, 10));
-        one.set(limits::UNREAD_PROCESS * 2);
-        assert_eq!(other.fits(), 0);
+        assert!(one.is_shared());
+        assert_eq!((one.allowance(), other.allowance()), (limit - 14, 10));
+        one.set(limit * 2);
+        assert_eq!(other.allowance(), 0);
         drop(one);
-        assert_eq!(other.fits(), 14);
+        assert_eq!(other.allowance(), limit);
     }
 }

@@ -36,13 +36,13 @@ pub const STREAM_UNSENT: usize = 64 << 10;
 /// Bytes received for one stream and not read yet; what is above is parked. More than a second of the agent's pump: a
 /// reader that is merely slow does not show.
 pub const STREAM_UNREAD: usize = 1 << 20;
-/// Bytes received for all streams of all sessions of the process and not read yet; what is above is parked too. Many
-/// readers that have stopped, each within its own bound, must not add up to the memory of the process: with what is parked
-/// and what is in flight this leaves a session well below 64 MB, and so it does sixteen.
+/// Bytes received for all streams of all sessions of the process and not read yet, beside what is parked. A session that
+/// holds part of what is too much is not read. Many readers that have stopped, each within its own bound, must not add up
+/// to the memory of the process: with what is parked and in flight this leaves a session well below 64 MB.
 pub const UNREAD_PROCESS: usize = 24 << 20;
-/// What each session may hold of that, however much the others do, so that readers that have stopped there never stop
-/// those that have not here: one stream's.
-pub const UNREAD_FLOOR: usize = STREAM_UNREAD;
+/// What each session may hold, however much the others do: readers that have stopped there must not stop those that are
+/// merely slow here.
+pub const UNREAD_FLOOR: usize = 4 << 20;
 /// Received data may keep the websocket's read buffers alive until the session has received so many bytes more; then it
 /// is copied out. A reader that keeps up is a batch of the websocket's behind, and what is kept alive beside what is
 /// counted stays below a stream's own bound.
@@ -114,7 +114,7 @@ pub const SHIELD_RETRY: Duration = Duration::from_millis(30);
 /// How long new data is held after `pause_publication` if nothing else lifts the pause: starts get lost, and an agent
 /// that replaces its websocket needs milliseconds.
 pub const PAUSE: Duration = Duration::from_secs(10);
-/// How long nothing has to be in flight until the memory of a transfer is given back: shorter pauses are part of it.
+/// For how long nothing has to be in flight until the memory of a transfer is given back: shorter pauses are part of it.
 pub const REST: Duration = Duration::from_secs(1);
 /// How long the end waits for queued data to be acknowledged: people wait for it too.
 pub const DRAIN: Duration = Duration::from_secs(1);

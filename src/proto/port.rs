@@ -242,15 +242,15 @@ impl Port {
         both!(self, port => port.rest());
     }
 
-    /// Bytes that were received and not read.
+    /// Bytes that were received and not read, without those that are parked.
     pub(super) fn unread(&self) -> usize {
         both!(self, port => port.unread())
     }
 
-    /// How many of them may be there before they count as parked.
-    pub(super) fn fits(&mut self, bytes: usize) {
+    /// How many of them may be there. With one stream nobody has to know who holds up whom.
+    pub(super) fn set_unread_limit(&mut self, bytes: usize) {
         if let Self::Mux(mux) = self {
-            mux.fits(bytes);
+            mux.set_unread_limit(bytes);
         }
     }
 

@@ -216,9 +216,9 @@ impl Single {
         self.spare.rest();
     }
 
-    /// Bytes that were received and not read. A stream's own bound is that of the session too.
+    /// Bytes that were received and not read, without those that are parked.
     pub(super) fn unread(&self) -> usize {
-        self.streams().map(Stream::unread).sum()
+        self.streams().map(|stream| stream.unread() - stream.parked()).sum()
     }
 
     pub(super) fn held(&self) -> usize {

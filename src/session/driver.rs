@@ -245,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
         let Link::Open(websocket) = &mut self.link else { return };
         let Some(transport) = (websocket.get_mut() as &mut dyn Any).downcast_mut::<Transport>() else { return };
         let changed = match change {
-            Change::Poll => transport.socket().poll(),
+            Change::Poll => transport.socket().look(),
             Change::Wake => transport.socket().wake(),
         };
         if let Err(error) = changed {
@@ -524,9 +524,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Driver<S> {
         let this = self.get_mut();
         for _ in 0..PASSES {
             let dialled = this.dial(cx);
-            let looks = this.looks();
-            let more = (looks && this.read(cx)) || dialled;
-            let read = looks.then_some(this.inputs.len());
+            // What has failed is over when all that can be read is read.
+            let looks = this.looks() || this.broken.is_some();
+            let unread = looks && this.read(cx);
+            let read = looks.then_some(if unread { usize::MAX } else { this.inputs.len() });
+            let more = unread || dialled;
             let was_reading = this.wants_messages;
             this.exchange(cx);
             // Only a read tells the websocket whom to wake: it must not wait for the next pass.

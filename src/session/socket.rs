@@ -43,7 +43,7 @@ impl Socket {
     ///
     /// # Errors
     /// If the system does not let it: then it is closed.
-    pub(super) fn poll(&mut self) -> io::Result<()> {
+    pub(super) fn look(&mut self) -> io::Result<()> {
         self.state = match self.take()? {
             State::Awake(tcp) => State::Polled { tcp: tcp.into_std()?, unread: true },
             State::Polled { tcp, .. } => State::Polled { tcp, unread: true },
@@ -193,7 +193,7 @@ mod tests {
     async fn look_for(socket: &mut Socket, wanted: &str) {
         let mut found = String::new();
         while found.len() < wanted.len() {
-            socket.poll().expect("alive");
+            socket.look().expect("alive");
             found.push_str(&read(socket).unwrap_or_default());
             tokio::task::yield_now().await;
         }
@@ -209,10 +209,10 @@ mod tests {
         assert_eq!(read(&mut socket), None, "not before the next look");
         look_for(&mut socket, "two").await;
         drop(far);
-        socket.poll().expect("alive");
+        socket.look().expect("alive");
         let end = loop {
             tokio::task::yield_now().await;
-            socket.poll().expect("alive");
+            socket.look().expect("alive");
             if let Some(end) = read(&mut socket) {
                 break end;
             }
@@ -224,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn what_came_while_it_was_polled_wakes_once_it_may() {
         let (mut socket, mut far) = pair().await;
-        socket.poll().expect("alive");
+        socket.look().expect("alive");
         far.write_all(b"came before").await.expect("written");
         socket.wake().expect("alive");
         let mut first = [0; 11];
@@ -238,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_while_it_is_polled_is_written_later() {
         let (mut socket, mut far) = pair().await;
-        socket.poll().expect("alive");
+        socket.look().expect("alive");
         let sent = vec![7; 32 << 20];
         let (mut received, mut piece) = (0, vec![0; 1 << 20]);
         let reading = async {

@@ -257,7 +257,7 @@ async fn a_download_in_drips_wakes_the_program_less_often_than_it_has_messages()
     assert_eq!(download.read_to_end().await, b"", "and it ends");
     if let (Some(before), Some(after)) = (before, program.waits()) {
         let (waits, messages) = (after - before, DOWN / 1024);
-        assert!(waits < messages, "{waits} times for {messages} messages");
+        assert!(waits < messages / 2, "{waits} times for {messages} messages");
     }
 
     // Others are served beside it.

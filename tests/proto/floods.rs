@@ -63,7 +63,7 @@ fn many_streams_whose_readers_have_stopped_are_bounded_together() {
         peer.output(psh(*stream, vec![0; 60_000]));
         held += 60_000;
     }
-    let bound = limits::UNREAD_PROCESS + limits::PARKED_BYTES;
+    let bound = limits::UNREAD_PROCESS;
     assert!((bound..bound + 60_000).contains(&held), "{held} bytes are held");
     // Others wait: enough of the slow ones are given up at once, not one in each half minute.
     peer.pass(limits::SLOW_READER);

@@ -58,6 +58,7 @@ async fn compared(
         bench,
         name,
         agent,
+        // Without quirks the agent has no pace, and our own pacing would be what is measured.
         Subject::Ssmfwd(if agent.is_empty() { &[] } else { &["--max-message-rate", "0"] }),
         lanes,
     )

@@ -60,8 +60,8 @@ pub(super) struct Mux {
     unsettled: VecDeque<(u64, StreamId)>,
     /// Received and not read, of all streams.
     unread: usize,
-    /// So much of it is not parked: what the process has room for.
-    unread_fits: usize,
+    /// More than that is too much for the process.
+    unread_limit: usize,
     /// The part of it that is above what each stream may hold for itself.
     parked: usize,
     meter: Meter,
@@ -84,7 +84,7 @@ impl Mux {
             held: 0,
             unsettled: VecDeque::new(),
             unread: 0,
-            unread_fits: limits::UNREAD_PROCESS,
+            unread_limit: limits::UNREAD_PROCESS,
             parked: 0,
             meter: Meter::default(),
             events: VecDeque::new(),
@@ -414,7 +414,10 @@ impl Mux {
     /// Resets the streams with the most unread data, until the session can be read again, if another one is there to be
     /// held up by them.
     pub(super) fn reset_slowest(&mut self) {
-        while self.holds_up_others() {
+        if !self.holds_up_others() {
+            return;
+        }
+        while self.others_wait() {
             let slowest = self.streams.iter_mut().max_by_key(|(_, stream)| stream.unread());
             let Some((id, stream)) = slowest.filter(|(_, stream)| stream.unread() > 0) else { return };
             let id = *id;
@@ -429,7 +432,8 @@ impl Mux {
             self.events.push_back(Event::Readable(id));
             self.events.push_back(Event::SlowReader(id));
             self.schedule(id);
-            if self.parked() < limits::PARKED_BYTES - limits::STREAM_UNREAD {
+            let room = limits::STREAM_UNREAD;
+            if self.parked + room < limits::PARKED_BYTES && self.unread() + room < self.unread_limit {
                 return;
             }
         }
@@ -438,22 +442,25 @@ impl Mux {
     /// Whether a stream waits for data behind one whose reader does not keep up. The latter may have ended already: a
     /// complete download that nobody takes holds up the others as well.
     pub(super) fn holds_up_others(&self) -> bool {
-        let waits = |stream: &Stream| stream.held && !stream.has_ended() && stream.unread() == 0;
-        self.parked() > 0 && self.streams.values().any(waits)
+        (self.parked > 0 || self.unread() >= self.unread_limit) && self.others_wait()
+    }
+
+    fn others_wait(&self) -> bool {
+        self.streams.values().any(|stream| stream.held && !stream.has_ended() && stream.unread() == 0)
     }
 
     pub(super) fn cut(&self, id: StreamId) -> Option<StreamError> {
         self.streams.get(&id)?.cut()
     }
 
-    /// Bytes above what each stream may hold for itself, or all streams together.
+    /// Bytes above what each stream may hold for itself.
     pub(super) fn parked(&self) -> usize {
-        self.parked.max(self.unread.saturating_sub(self.unread_fits))
+        self.parked
     }
 
-    /// How many bytes all streams together may hold before they count as parked.
-    pub(super) fn fits(&mut self, bytes: usize) {
-        self.unread_fits = bytes;
+    /// How many bytes all streams together may hold, beside what is parked.
+    pub(super) fn set_unread_limit(&mut self, bytes: usize) {
+        self.unread_limit = bytes;
     }
 
     /// Keeps as little as an idle session needs.
@@ -461,9 +468,9 @@ impl Mux {
         self.spare.rest();
     }
 
-    /// Bytes that were received and not read.
+    /// Bytes that were received and not read, without those that are parked.
     pub(super) fn unread(&self) -> usize {
-        self.unread
+        self.unread - self.parked
     }
 
     pub(super) fn held(&self) -> usize {

@@ -53,8 +53,10 @@ pub struct Session {
     /// Memory of acknowledgements, which are gone once they are written.
     acknowledgements: Slab,
     pacer: Pacer,
-    /// When there is a token for what would go out now.
+    /// When there are tokens for what would go out now.
     token_at: Option<Instant>,
+    /// When everything was acknowledged last.
+    idle_since: Option<Instant>,
     payload_size: PayloadSize,
     kills: Kills,
     /// Sequenced messages that are not stream data; few, and not held by the window.
@@ -193,6 +195,7 @@ impl Session {
             acknowledgements: Slab::default(),
             pacer: Pacer::new(config.max_message_rate, config.slowdown.clone()),
             token_at: None,
+            idle_since: None,
             payload_size: PayloadSize::new(config.path.clone(), config.max_payload),
             kills: Kills::default(),
             parked: config.budget.parked(),
@@ -411,9 +414,11 @@ impl Session {
         let phase = std::mem::replace(&mut self.phase, Phase::Closed(reason.clone(), None));
         if let Phase::Open(mut open) = phase {
             open.port.end_all(&reason);
+            open.port.rest();
             self.phase = Phase::Closed(reason.clone(), Some(open.port));
         }
         self.outgoing.clear();
+        self.messages.rest();
         self.incoming = Incoming::default();
         self.control.clear();
         self.again.clear();

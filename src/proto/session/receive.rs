@@ -131,6 +131,7 @@ impl Session {
             return;
         }
         if self.outgoing.unacked() == 0 {
+            self.idle_since = Some(now);
             self.timers.start(Timer::Rest, now + limits::REST);
         }
         // Something was sent: what comes may be the answer.

@@ -59,7 +59,7 @@ impl Session {
                 }
                 // What follows is decided when outputs are drained.
                 Timer::Recheck | Timer::Token | Timer::Hold => {}
-                Timer::Rest => self.rest(),
+                Timer::Rest => self.rest(now),
                 Timer::SlowReader => {
                     self.held_up_for = Duration::ZERO;
                     self.held_up_since = None;
@@ -104,9 +104,11 @@ impl Session {
     }
 
     /// A transfer may be over: what it needed is not kept for the next.
-    fn rest(&mut self) {
-        if self.outgoing.unacked() > 0 {
-            return;
+    fn rest(&mut self, now: Instant) {
+        let Some(since) = self.idle_since.filter(|_| self.outgoing.unacked() == 0) else { return };
+        if since + limits::REST > now {
+            // Something was sent and acknowledged in between.
+            return self.timers.set(Timer::Rest, since + limits::REST);
         }
         self.messages.rest();
         if let Phase::Open(open) = &mut self.phase {

@@ -30,12 +30,13 @@ impl Session {
         }
         let Phase::Open(open) = &mut self.phase else { return };
         self.unread.set(open.port.unread());
-        let fits = self.unread.fits();
-        open.port.fits(fits.max(limits::UNREAD_FLOOR));
         self.parked.set(open.port.parked());
+        let unread_limit = self.unread.allowance().max(limits::UNREAD_FLOOR);
+        open.port.set_unread_limit(unread_limit);
         // Once stopped, reading goes on only when there is room for a while.
-        let limit = limits::PARKED_BYTES - if self.reading { 0 } else { limits::STREAM_UNREAD };
-        let reading = self.parked.own() < limit && self.parked.has_room();
+        let room = if self.reading { 0 } else { limits::STREAM_UNREAD };
+        let parked_fits = self.parked.own() + room < limits::PARKED_BYTES;
+        let reading = parked_fits && self.parked.has_room() && self.unread.own() + room < unread_limit;
         if reading != self.reading {
             self.reading = reading;
             self.events.push_back(Event::Backpressure(!reading));
@@ -51,7 +52,7 @@ impl Session {
         let Phase::Open(open) = &mut self.phase else { return };
         open.port.suspend_unanswered(now, !self.online || !self.reading || self.paused || self.stalled);
         // Others may make room, and do not say so.
-        if !self.reading && (self.parked.own() < limit || fits < self.unread.own()) {
+        if !self.reading && parked_fits && (!self.parked.has_room() || self.unread.is_shared()) {
             self.timers.start(Timer::Recheck, now + limits::RECHECK);
         }
         // Without a websocket nobody is held up by a reader.
