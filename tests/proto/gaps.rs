@@ -254,6 +254,25 @@ fn what_is_acknowledged_while_it_waits_to_be_sent_again_is_not_sent_again() {
     assert_eq!(peer.data_lines(), [""; 0]);
 }
 
+/// Another websocket may be another path: what the last one took at a time may flood it.
+#[test]
+fn a_resume_begins_with_a_small_window() {
+    let (mut peer, stream) = measured(NEW);
+    let first = peer.session.occupancy().window;
+    for _ in 0..20 {
+        let data = [7; limits::STREAM_UNSENT];
+        peer.session.write(stream, &data).expect("open");
+        peer.drain();
+        peer.pass(ms(10));
+        peer.acknowledge_all();
+    }
+    assert!(peer.session.occupancy().window > first, "{:?}", peer.session.occupancy());
+    peer.input(Input::Disconnected);
+    peer.pass(ms(50));
+    peer.connect();
+    assert_eq!(peer.session.occupancy().window, first);
+}
+
 /// It falls due on a websocket that takes nothing; then there is another one, and the loss of the first was not told.
 #[test]
 fn what_was_to_be_sent_again_on_a_lost_websocket_goes_out_once_on_the_next() {
