@@ -82,6 +82,8 @@ pub struct AwsOptions {
 /// them first: ten seconds, StartSession a minute.
 pub struct Aws {
     client: aws_sdk_ssm::Client,
+    /// For clients of other services.
+    config: SdkConfig,
     credentials: CachedCredentials,
     exchange: Exchange,
     region: String,
@@ -147,13 +149,25 @@ impl Aws {
             ssm.set_endpoint_url(Some(url));
         }
         let client = aws_sdk_ssm::Client::from_conf(ssm.build());
-        Ok(Self { client, credentials, exchange, region, profile: options.profile })
+        let config = config
+            .to_builder()
+            .region(Region::new(region.clone()))
+            .timeout_config(timeouts())
+            .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
+            .identity_cache(IdentityCache::no_cache())
+            .build();
+        Ok(Self { client, config, credentials, exchange, region, profile: options.profile })
     }
 
     /// The region, such as `eu-west-1`.
     #[must_use]
     pub fn region(&self) -> &str {
         &self.region
+    }
+
+    /// What clients of other services are made of: this region and these credentials.
+    pub(crate) fn sdk_config(&self) -> &SdkConfig {
+        &self.config
     }
 
     /// The profile that was chosen, by option or environment.

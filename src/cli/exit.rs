@@ -5,6 +5,8 @@ use std::process::ExitCode;
 /// An exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
+    /// A command has done its work.
+    Success,
     /// Any failure without a status of its own: network, TLS, throttling, time-outs.
     Failure,
     /// The arguments, the region or the target are missing or not valid.
@@ -39,6 +41,7 @@ impl Exit {
     /// The number.
     pub(super) const fn status(self) -> u8 {
         match self {
+            Self::Success => 0,
             Self::Failure => 1,
             Self::Usage => 2,
             Self::Bind => 3,

@@ -15,13 +15,13 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::args::{Args, Format};
+use super::args::{Format, SayArgs};
 
 /// What others may say at most, whoever asks. Unasked, they say errors only, with `-v` warnings too.
 const OTHERS_MAX: Level = Level::INFO;
 
 /// Installs the log for the whole process. The first call wins.
-pub(super) fn init(args: &Args) {
+pub(super) fn init(args: &SayArgs) {
     let directives = std::env::var("RUST_LOG").unwrap_or_default();
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let level = default_level(args.verbose, args.quiet);

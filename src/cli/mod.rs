@@ -10,11 +10,14 @@
 mod args;
 mod clock;
 mod console;
+mod doctor;
 mod events;
 mod exit;
 mod forward_reporter;
 mod grammar;
 mod logging;
+mod login;
+mod ls;
 mod plan;
 mod report;
 mod reporter;

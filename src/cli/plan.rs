@@ -63,20 +63,20 @@ impl PlannedForward {
 impl Plan {
     /// Checks the arguments and fills in what follows from them.
     pub(super) fn new(args: &Args) -> Result<Self, Report> {
-        let document = given(&args.document);
-        let specs = args.forwards.iter().map(|text| grammar::parse(text, document.is_some()));
+        let document = given(&args.session.document);
+        let specs = args.forward.forwards.iter().map(|text| grammar::parse(text, document.is_some()));
         let specs = specs.collect::<Result<Vec<_>, _>>().map_err(|error| Report::usage(error.to_string()))?;
         for (at, spec) in specs.iter().enumerate() {
             if let Some(other) = specs[..at].iter().find(|other| other.listen.collides_with(&spec.listen)) {
                 return Err(collision(other, spec));
             }
         }
-        let parameters = parameters(&args.parameters)?;
-        let reason = given(&args.reason);
+        let parameters = parameters(&args.session.parameters)?;
+        let reason = given(&args.session.reason);
         if reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_MAX) {
             return Err(Report::usage(format!("--reason is too long: at most {REASON_MAX} characters")));
         }
-        let default_target = given(&args.target);
+        let default_target = given(&args.session.target);
         let mut forwards = Vec::with_capacity(specs.len());
         for spec in specs {
             let target = spec.target.clone().or_else(|| default_target.clone());
@@ -90,31 +90,31 @@ impl Plan {
             };
             forwards.push(PlannedForward { spec, request });
         }
-        let endpoint_url = given(&args.endpoint_url);
+        let endpoint_url = given(&args.access.endpoint_url);
         if let Some(url) = &endpoint_url {
             check_endpoint(url)?;
         }
         Ok(Self {
             forwards,
             access: Access {
-                profile: given(&args.profile),
-                region: given(&args.region),
+                profile: given(&args.access.profile),
+                region: given(&args.access.region),
                 endpoint_url,
                 ..Access::default()
             },
             options: ForwarderOptions {
-                max_connections: args.max_connections,
-                linger: args.linger,
-                reconnect_window: args.reconnect_window,
-                sessions: args.sessions,
+                max_connections: args.forward.max_connections,
+                linger: args.forward.linger,
+                reconnect_window: args.forward.reconnect_window,
+                sessions: args.forward.sessions,
                 accounts: SessionAccounts::default(),
             },
-            connect_timeout: args.connect_timeout,
-            ping_interval: args.ping_interval,
-            stall_timeout: args.stall_timeout,
-            keep_alive: args.keep_alive,
-            max_payload: args.max_payload,
-            max_message_rate: args.max_message_rate,
+            connect_timeout: args.session.connect_timeout,
+            ping_interval: args.forward.ping_interval,
+            stall_timeout: args.forward.stall_timeout,
+            keep_alive: args.forward.keep_alive,
+            max_payload: args.forward.max_payload,
+            max_message_rate: args.forward.max_message_rate,
         })
     }
 }

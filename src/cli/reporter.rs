@@ -117,6 +117,16 @@ impl Reporter {
         expiry
     }
 
+    /// Data for stdout, as it is: what a command was asked for.
+    pub(super) fn data(&self, line: String) {
+        self.console.line(To::Stdout, line);
+    }
+
+    /// Waits until all is written.
+    pub(super) fn flush(&self) {
+        self.console.flush();
+    }
+
     /// Something has succeeded that takes credentials.
     pub(super) fn credentials_work(&self) {
         let expired = std::mem::take(&mut self.known().expired);

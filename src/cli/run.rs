@@ -19,11 +19,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    args::Args,
+    args::{Args, Command},
     console::Console,
+    doctor,
     events::By,
     exit::Exit,
-    logging,
+    logging, login, ls,
     plan::{Access, Plan, PlannedForward},
     report::Report,
     reporter::Reporter,
@@ -37,6 +38,8 @@ use crate::{
 
 /// Why a run is over.
 enum Over {
+    /// A command has done its work.
+    Done,
     Signal(Signal),
     Failed(Report),
 }
@@ -44,6 +47,7 @@ enum Over {
 impl Over {
     fn exit(&self) -> (Exit, By) {
         match self {
+            Self::Done => (Exit::Success, By::Ssmfwd),
             Self::Signal(signal) => (signal.exit(), By::Signal),
             Self::Failed(report) => (report.exit, By::Ssmfwd),
         }
@@ -61,7 +65,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
         }
     };
-    logging::init(&args);
+    logging::init(&args.say);
     // One thread: a tunnel passes bytes on from one task to the next, and each hand-over to another thread costs more than
     // what it does. It hashes and masks some 400 MB/s (benches/README.md).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -69,10 +73,13 @@ pub fn main() -> ExitCode {
         tracing::error!("cannot start threads");
         return Exit::Failure.into();
     };
-    let reporter = Arc::new(Reporter::new(console, args.output, args.quiet));
-    let over = match Plan::new(&args) {
-        Ok(plan) => runtime.block_on(run(plan, &reporter)),
-        Err(report) => Over::Failed(report),
+    let reporter = Arc::new(Reporter::new(console, args.say.output, args.say.quiet));
+    let over = match &args.command {
+        Some(command) => runtime.block_on(run_command(command, &args, &reporter)),
+        None => match Plan::new(&args) {
+            Ok(plan) => runtime.block_on(run(plan, &reporter)),
+            Err(report) => Over::Failed(report),
+        },
     };
     // What still runs, a name lookup for instance, is not waited for.
     runtime.shutdown_background();
@@ -80,8 +87,31 @@ pub fn main() -> ExitCode {
         reporter.failed(report);
     }
     let (exit, by) = over.exit();
-    reporter.stopped(exit, by);
+    match args.command {
+        // What a command writes to stdout is its own.
+        Some(_) => reporter.flush(),
+        None => reporter.stopped(exit, by),
+    }
     exit.into()
+}
+
+/// A command that does one thing and ends. A signal ends it at once.
+async fn run_command(command: &Command, args: &Args, reporter: &Arc<Reporter>) -> Over {
+    let mut signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
+    };
+    let work = async {
+        match command {
+            Command::Login(login) => login::run(login, args, reporter).await,
+            Command::Ls(ls) => ls::run(ls, args, reporter).await,
+            Command::Doctor(doctor) => doctor::run(doctor, args, reporter).await,
+        }
+    };
+    tokio::select! {
+        done = work => done.map_or_else(Over::Failed, |()| Over::Done),
+        signal = signals.next() => Over::Signal(signal),
+    }
 }
 
 /// The AWS API with the credentials and the region that the user chose.

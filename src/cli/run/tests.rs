@@ -67,6 +67,7 @@ fn report(over: Over) -> Report {
     match over {
         Over::Failed(report) => report,
         Over::Signal(signal) => panic!("{signal:?}"),
+        Over::Done => panic!("done"),
     }
 }
 

@@ -1,0 +1,19 @@
+//! Who asks AWS, and where. For every command.
+
+use clap::Args;
+
+/// Credentials, region and endpoints.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct AccessArgs {
+    /// The profile of the AWS configuration files
+    #[arg(long, global = true, value_name = "NAME", env = "SSMFWD_PROFILE", hide_env_values = true)]
+    pub(in crate::cli) profile: Option<String>,
+
+    /// The AWS region
+    #[arg(long, global = true, value_name = "REGION", env = "SSMFWD_REGION", hide_env_values = true)]
+    pub(in crate::cli) region: Option<String>,
+
+    /// Where the SSM API is, if not at its usual place
+    #[arg(long, global = true, value_name = "URL", env = "SSMFWD_ENDPOINT_URL", hide_env_values = true)]
+    pub(in crate::cli) endpoint_url: Option<String>,
+}

@@ -1,0 +1,335 @@
+//! What can be typed, and the manual that `--help` prints. What it means is the plan's business.
+
+mod access;
+mod forward;
+mod say;
+mod session;
+mod values;
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{
+    ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand,
+    builder::Resettable,
+    error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
+};
+
+pub(super) use self::{
+    access::AccessArgs,
+    forward::ForwardArgs,
+    say::{Format, SayArgs},
+    session::SessionArgs,
+};
+
+const ABOUT: &str = "Forward local ports through AWS SSM Session Manager";
+
+const LONG_ABOUT: &str = "\
+Forward local ports through AWS SSM Session Manager, natively: no AWS CLI, no session-manager-plugin, no open inbound \
+port. Opens every FORWARD in SSM sessions of its own, says when all are ready, and stays until Ctrl-C.";
+
+/// Paragraphs are one line each, wrapped to the terminal; the other lines are short enough for any.
+const MANUAL: &str = "\
+FORWARD:
+  [BIND:]LOCAL:HOST:PORT   HOST:PORT as the target sees it
+  [BIND:]LOCAL:PORT        PORT on the target itself
+  PATH:HOST:PORT           the same behind a unix socket of mode 0600
+  PATH:PORT                (PATH contains a /)
+  ...@TARGET               a target of its own for this forward
+
+LOCAL is a port, 0 for any free one. BIND is an address, localhost, or * for every address; without it both \
+loopback addresses are bound. IPv6 addresses are written in brackets. With --document, [BIND:]LOCAL alone will do.
+
+Examples:
+  A database behind a bastion, on local port 13306:
+    ssmfwd 13306:mydb.example.internal:3306 --target i-0123456789abcdef0
+
+  SSH of the target itself, on any free port, with a named profile:
+    ssmfwd 0:22 -t i-0123456789abcdef0 --profile dev --region eu-west-1
+
+  Two forwards at once, the second through another target:
+    ssmfwd 13306:db:3306 16379:redis:6379@mi-0fedcba987654321 -t i-0123456789abcdef0
+
+  A unix socket, which other local users cannot open:
+    ssmfwd /tmp/db.sock:db:5432 --target i-0123456789abcdef0
+
+Exit status:
+  1    any other failure: network, TLS, throttling, not ready in time
+  2    the command line, the region or the target is missing or not valid
+  3    a local address cannot be bound; no session was started
+  4    no credentials, or expired ones
+  5    access denied
+  6    the target does not exist, is not connected, or cannot serve the document
+  7    the service ended the SSM session before it was ready
+  128+n  signal n: 129 SIGHUP, 130 SIGINT (Ctrl-C), 131 SIGQUIT, 143 SIGTERM
+
+Environment:
+  SSMFWD_TARGET stands for --target, and so on; a flag wins over its variable
+  RUST_LOG sets the level of ssmfwd's own log, such as RUST_LOG=debug";
+
+/// The arguments as typed.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "ssmfwd",
+    version,
+    about = ABOUT,
+    long_about = LONG_ABOUT,
+    after_long_help = MANUAL,
+    after_help = "See --help for the forms of FORWARD, examples and exit statuses.",
+    max_term_width = 120,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(super) forward: ForwardArgs,
+
+    #[command(flatten)]
+    pub(super) session: SessionArgs,
+
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
+
+    #[command(flatten)]
+    pub(super) say: SayArgs,
+}
+
+/// What is to be done instead of forwarding.
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum Command {
+    /// Log in to AWS IAM Identity Center
+    Login(super::login::LoginArgs),
+    /// List the targets that can be reached
+    Ls(super::ls::LsArgs),
+    /// Check each step of a forward in order, and explain the first that fails
+    Doctor(super::doctor::DoctorArgs),
+}
+
+impl Args {
+    /// The arguments in `words` and, where they say nothing, in the variables that `variable` knows: those of the
+    /// environment, whose values the definition has read already.
+    ///
+    /// # Errors
+    /// What clap says; also for the help and the version.
+    pub(super) fn read(
+        words: impl IntoIterator<Item = OsString>,
+        variable: impl Fn(&OsStr) -> Option<OsString>,
+    ) -> Result<Self, clap::Error> {
+        let words: Vec<_> = words.into_iter().collect();
+        let is_empty = |name: &OsStr| variable(name).is_some_and(|value| value.is_empty());
+        // An empty variable is none, also where a number or a format is expected.
+        let mut command = with_arguments(Self::command(), &|argument| match argument.get_env().is_some_and(is_empty) {
+            true => argument.env(Resettable::Reset),
+            false => argument,
+        });
+        let matches = command.try_get_matches_from_mut(&words).map_err(|error| name_variable(error, &command, &words));
+        let matches = matches?;
+        if let Some(misplaced) = misplaced(&command, &matches) {
+            return Err(command.error(ErrorKind::ArgumentConflict, misplaced));
+        }
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// A command and its subcommands with their arguments changed.
+fn with_arguments(command: clap::Command, change: &dyn Fn(clap::Arg) -> clap::Arg) -> clap::Command {
+    command.mut_args(change).mut_subcommands(|subcommand| with_arguments(subcommand, change))
+}
+
+/// What was typed in front of a command that does not know it: it would be passed over in silence.
+fn misplaced(command: &clap::Command, matches: &ArgMatches) -> Option<String> {
+    let (name, _) = matches.subcommand()?;
+    let is_typed = |argument: &&clap::Arg| {
+        let id = argument.get_id().as_str();
+        !argument.is_global_set() && matches.value_source(id) == Some(ValueSource::CommandLine)
+    };
+    let argument = command.get_arguments().find(is_typed)?;
+    Some(match argument.is_positional() {
+        true => format!("`{name}` cannot follow a {argument}"),
+        false => format!("the option {argument} cannot stand in front of `{name}`; if it takes it, put it behind"),
+    })
+}
+
+/// Says where a bad value comes from, if not from the command line.
+fn name_variable(mut error: clap::Error, command: &clap::Command, words: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg).cloned() else { return error };
+    let Some(flag) = shown.split(' ').next().filter(|flag| flag.starts_with("--")) else { return error };
+    let is_typed = |word: &OsString| {
+        let rest = word.to_str().and_then(|word| word.strip_prefix(flag));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    let all = command.get_arguments().chain(command.get_subcommands().flat_map(clap::Command::get_arguments));
+    let argument = all.into_iter().find(|argument| argument.get_long() == flag.get(2..));
+    let variable = argument.and_then(clap::Arg::get_env).and_then(OsStr::to_str);
+    if let Some(variable) =
+        variable.filter(|_| error.kind() == ErrorKind::ValueValidation || error.kind() == ErrorKind::InvalidValue)
+        && !words.iter().any(is_typed)
+    {
+        error.insert(ContextKind::InvalidArg, ContextValue::String(format!("{shown} (from {variable})")));
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::forward::Sessions;
+
+    fn args(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once("ssmfwd").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_manual() {
+        let args = args("1:2 -t i-0a").expect("valid arguments");
+        assert_eq!(args.forward.forwards, ["1:2"]);
+        assert_eq!(args.session.target.as_deref(), Some("i-0a"));
+        assert_eq!(args.forward.sessions, Sessions::Auto);
+        assert_eq!(args.forward.max_connections.get(), 1024);
+        assert_eq!(args.forward.linger, Duration::from_secs(5));
+        assert_eq!(args.session.connect_timeout, Duration::from_secs(30));
+        assert_eq!(args.forward.ping_interval, Duration::from_secs(20));
+        assert_eq!(args.forward.reconnect_window, Duration::from_secs(60));
+        assert_eq!(args.forward.stall_timeout, Duration::from_secs(300));
+        assert_eq!(args.forward.keep_alive, None);
+        assert_eq!((args.forward.max_payload, args.forward.max_message_rate), (32_768, 900));
+        assert_eq!((args.say.output, args.say.log_format), (Format::Text, Format::Text));
+        assert_eq!((args.say.verbose, args.say.quiet), (0, false));
+    }
+
+    #[test]
+    fn every_option_is_taken() {
+        let args = args(
+            "1:2 3:4 --target mi-0a --profile p --region r --endpoint-url http://h --document d --parameter a=b \
+             --parameter a=c --reason why --sessions 16 --max-connections 7 --linger 0.5 --connect-timeout 1 \
+             --ping-interval 2 --reconnect-window 0 --stall-timeout 10 --keep-alive 0.5 --max-payload 65536 \
+             --max-message-rate 0 --output json --log-format json -vv",
+        )
+        .expect("valid arguments");
+        assert_eq!(args.forward.forwards, ["1:2", "3:4"]);
+        assert_eq!(args.session.parameters, ["a=b", "a=c"]);
+        assert_eq!(args.forward.linger, Duration::from_millis(500));
+        assert_eq!(
+            (args.forward.reconnect_window, args.forward.stall_timeout),
+            (Duration::ZERO, Duration::from_secs(10))
+        );
+        assert_eq!(args.forward.keep_alive, Some(Duration::from_millis(500)));
+        assert_eq!((args.forward.max_payload, args.forward.max_message_rate), (65_536, 0));
+        assert_eq!((args.forward.max_connections.get(), args.say.verbose), (7, 2));
+        assert_eq!(args.forward.sessions.most(), 16);
+        assert_eq!((args.say.output, args.say.log_format), (Format::Json, Format::Json));
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_the_status_of_a_usage_error() {
+        for line in [
+            "",
+            "1:2 --linger -1",
+            "1:2 --linger x",
+            "1:2 --linger inf",
+            "1:2 --linger nan",
+            "1:2 --linger 1e9",
+            "1:2 --connect-timeout 0",
+            "1:2 --ping-interval 0",
+            "1:2 --keep-alive 0",
+            "1:2 --reconnect-window x",
+            "1:2 --stall-timeout 9.9",
+            "1:2 --stall-timeout 1e9",
+            "1:2 --max-connections 0",
+            "1:2 --max-payload 1023",
+            "1:2 --max-payload 65537",
+            "1:2 --max-payload -1",
+            "1:2 --max-message-rate -1",
+            "1:2 --max-message-rate 1000001",
+            "1:2 --max-message-rate 0.5",
+            "1:2 --output yaml",
+            "1:2 --sessions 0",
+            "1:2 --sessions 17",
+            "1:2 --sessions -1",
+            "1:2 --sessions many",
+            "1:2 --sessions",
+            "1:2 --wait",
+        ] {
+            assert_eq!(args(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_negative_time_is_told_what_is_expected() {
+        for option in [
+            "--linger",
+            "--connect-timeout",
+            "--ping-interval",
+            "--reconnect-window",
+            "--stall-timeout",
+            "--keep-alive",
+        ] {
+            let text = args(&format!("1:2 {option} -1")).expect_err("negative").to_string();
+            assert!(text.contains("expected a number of seconds"), "{text}");
+        }
+    }
+
+    #[test]
+    fn verbosity_is_a_number_or_yes_or_no() {
+        for (text, expected) in [("0", Some(0)), ("2", Some(2)), ("true", Some(1)), ("FALSE", Some(0)), ("x", None)] {
+            assert_eq!(values::verbosity(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_variable_is_none() {
+        let words = || ["ssmfwd", "1:2"].map(OsString::from);
+        Args::read(words(), |_| Some(OsString::new())).expect("as without variables");
+        Args::read(words(), |_| None).expect("without variables");
+    }
+
+    #[test]
+    fn a_bad_value_from_a_variable_names_it() {
+        let error = |words: &[&str]| {
+            let mut command = Args::command();
+            let words: Vec<_> = words.iter().map(OsString::from).collect();
+            let error = command.try_get_matches_from_mut(["ssmfwd", "1:2", "--linger", "x"]).expect_err("no number");
+            name_variable(error, &command, &words).to_string()
+        };
+        assert!(error(&["ssmfwd", "1:2"]).contains("--linger <SECONDS> (from SSMFWD_LINGER)"));
+        assert!(!error(&["ssmfwd", "1:2", "--linger", "x"]).contains("SSMFWD_LINGER"));
+        assert!(!error(&["ssmfwd", "1:2", "--linger=x"]).contains("SSMFWD_LINGER"));
+    }
+
+    #[test]
+    fn every_option_has_its_variable() {
+        for argument in Args::command().get_arguments() {
+            let Some(long) = argument.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
+            let variable = format!("SSMFWD_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(&variable[..]));
+        }
+    }
+
+    #[test]
+    fn the_manual_fits_a_terminal() {
+        let is_paragraph = |line: &str| line.starts_with("LOCAL is");
+        for line in MANUAL.lines().filter(|line| !is_paragraph(line)) {
+            assert!(line.chars().count() <= 90, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_manual_has_examples_that_are_valid() {
+        let examples: Vec<_> = MANUAL.lines().filter_map(|line| line.trim().strip_prefix("ssmfwd ")).collect();
+        assert!(examples.len() >= 4);
+        for example in examples {
+            let args = args(example).expect(example);
+            super::super::plan::Plan::new(&args).expect(example);
+        }
+    }
+}
