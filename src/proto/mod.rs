@@ -16,6 +16,7 @@
 //! returned lie in the future; calling with [`Input::Timeout`] early or late is harmless.
 
 mod budget;
+mod ceiling;
 mod close;
 mod config;
 mod handshake;

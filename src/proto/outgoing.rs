@@ -141,9 +141,14 @@ impl Outgoing {
         self.has_room() && (self.unacked == 0 || self.bytes.own() + size <= limits::IN_FLIGHT_BYTES)
     }
 
-    /// Nothing that could be sent now is to be sent.
-    pub(super) fn starved(&mut self) {
-        self.window.starved(self.bytes.own());
+    /// There is room, and nothing to send.
+    pub(super) fn starved(&mut self, now: Instant) {
+        self.window.starved(now, self.bytes.own());
+    }
+
+    /// There is room, and something else that holds back what there is to send.
+    pub(super) fn held(&mut self) {
+        self.window.held(self.bytes.own());
     }
 
     pub(super) fn window(&self) -> &Window {
@@ -162,7 +167,7 @@ impl Outgoing {
     /// Records a new message as sent and returns where its bytes are to be kept.
     pub(super) fn sent(&mut self, now: Instant, size: usize) -> Place {
         let message = self.spare.pop().unwrap_or_default();
-        let mark = self.window.sent(now, self.bytes.own());
+        let mark = self.window.sent(now, self.bytes.own(), size);
         if self.unacked == 0 {
             self.head_since = Some(now);
             self.waiting_since = Some(now);

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::limits;
+use super::{ceiling::Ceiling, limits};
 
 /// In flight before anything is known, and after a resume or an idle time: seven doublings to the hard bound, and a third
 /// of a second of a link as slow as 100 kB/s.
@@ -60,6 +60,7 @@ pub(super) struct Window {
     full_until: u64,
     rate: Largest,
     lumps: Lumps,
+    ceiling: Ceiling,
     least: Option<(Duration, Instant)>,
     /// The round ends when so much is delivered.
     round_end: u64,
@@ -160,6 +161,7 @@ impl Window {
             full_until: 0,
             rate: Largest::default(),
             lumps: Lumps::default(),
+            ceiling: Ceiling::default(),
             least: None,
             round_end: 0,
             round_samples: 0,
@@ -179,6 +181,7 @@ impl Window {
         self.first_sent = Some(now);
         self.rate = Largest::default();
         self.lumps = Lumps::default();
+        self.ceiling.restart();
         self.least = None;
         self.phase = Phase::startup();
         self.emptying = None;
@@ -188,8 +191,8 @@ impl Window {
         self.new_round(0);
     }
 
-    /// A message is sent, with so many bytes in flight before it.
-    pub(super) fn sent(&mut self, now: Instant, in_flight: usize) -> Mark {
+    /// A message of `size` bytes is sent, with so many in flight before it.
+    pub(super) fn sent(&mut self, now: Instant, in_flight: usize, size: usize) -> Mark {
         if in_flight == 0 {
             let idle = self.delivered_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
             if idle >= IDLE.max(self.least_round_trip().unwrap_or_default() * 10) {
@@ -198,6 +201,7 @@ impl Window {
             self.delivered_at = Some(now);
             self.first_sent = Some(now);
         }
+        self.ceiling.sent(now, size);
         Mark {
             delivered: self.delivered,
             delivered_at: self.delivered_at.unwrap_or(now),
@@ -207,9 +211,20 @@ impl Window {
         }
     }
 
-    /// There was room, and nothing that could be sent.
-    pub(super) fn starved(&mut self, in_flight: usize) {
+    /// There was room, and nothing to send.
+    pub(super) fn starved(&mut self, now: Instant, in_flight: usize) {
+        self.ceiling.idle(now);
+        self.held(in_flight);
+    }
+
+    /// There was room, and something else that holds back what there is to send.
+    pub(super) fn held(&mut self, in_flight: usize) {
         self.starved_until = self.delivered + in_flight.max(1) as u64;
+    }
+
+    /// When the ceiling lets more pass: `None` if now.
+    pub(super) fn ready_at(&self, now: Instant) -> Option<Instant> {
+        self.ceiling.ready_at(now)
     }
 
     /// Whether a message of `size` bytes may join those in flight.
@@ -278,7 +293,11 @@ impl Window {
         clean: bool,
     ) {
         self.delivered += size as u64;
-        self.delivered_at = Some(now);
+        // What was sent again too: after a silence that is the first to be acknowledged.
+        if let (Some(before), Some(best)) = (self.delivered_at.replace(now), self.rate.get()) {
+            let (silence, least) = (now.saturating_duration_since(before), self.least_round_trip().unwrap_or_default());
+            self.ceiling.acknowledged(now, silence, least, self.delivered, best);
+        }
         if !clean {
             return;
         }
@@ -449,7 +468,7 @@ mod tests {
         /// Sends what the window admits.
         fn fill(&mut self) {
             while self.window.admits(self.bytes(), MESSAGE_SIZE) {
-                let mark = self.window.sent(self.now, self.bytes());
+                let mark = self.window.sent(self.now, self.bytes(), MESSAGE_SIZE);
                 self.in_flight.push_back((self.now, mark));
             }
         }
@@ -509,7 +528,7 @@ mod tests {
                 assert!(world.window.size(MESSAGE_SIZE) > 8 * INITIAL, "half a second is not idle");
                 world.now += IDLE;
             }
-            world.window.sent(world.now, 0);
+            world.window.sent(world.now, 0, MESSAGE_SIZE);
             assert_eq!((world.window.size(MESSAGE_SIZE), world.window.rate()), (INITIAL, None));
         }
     }
@@ -520,8 +539,8 @@ mod tests {
         world.rounds(10, Duration::from_millis(20));
         let rate = world.window.rate().expect("known");
         for _ in 0..100 {
-            world.window.starved(0);
-            let mark = world.window.sent(world.now, 0);
+            world.window.starved(world.now, 0);
+            let mark = world.window.sent(world.now, 0, MESSAGE_SIZE);
             world.in_flight.push_back((world.now, mark));
             world.now += Duration::from_millis(20);
             world.acknowledge();

@@ -33,6 +33,8 @@ pub(crate) struct Path {
     pub(crate) bandwidth: u64,
     /// What the destination of the bulk transfer takes, bytes a second.
     pub(crate) destination: Option<u64>,
+    /// Its socket takes nothing until it has room for so much, as a kernel's does.
+    pub(crate) lump: u64,
     /// The client's machine does nothing for so long, every so often.
     pub(crate) hiccups: Option<(Duration, Duration)>,
 }
@@ -40,7 +42,7 @@ pub(crate) struct Path {
 impl Path {
     /// A link of so many milliseconds and bytes a second.
     pub(crate) fn new(round_trip_ms: u64, bandwidth: u64) -> Self {
-        Self { round_trip: ms(round_trip_ms), bandwidth, destination: None, hiccups: None }
+        Self { round_trip: ms(round_trip_ms), bandwidth, destination: None, lump: 1, hiccups: None }
     }
 }
 
@@ -134,6 +136,10 @@ impl Link {
         self.path.round_trip = round_trip;
     }
 
+    pub(crate) fn set_hiccups(&mut self, hiccups: Option<(Duration, Duration)>) {
+        self.path.hiccups = hiccups;
+    }
+
     /// From now on there is always something to upload.
     pub(crate) fn upload(&mut self) {
         self.bulk = Some(self.session.open_stream().expect("ready"));
@@ -186,7 +192,10 @@ impl Link {
     /// When so many bulk bytes have left the agent for the destination.
     fn drained(&self, bytes: u64) -> Instant {
         match (self.path.destination, self.taken_since) {
-            (Some(rate), Some(since)) => since + Duration::from_secs_f64(bytes as f64 / rate as f64),
+            (Some(rate), Some(since)) => {
+                let bytes = bytes.next_multiple_of(self.path.lump);
+                since + Duration::from_secs_f64(bytes as f64 / rate as f64)
+            }
             _ => self.now,
         }
     }

@@ -113,6 +113,39 @@ fn a_slow_destination_is_not_given_more_than_the_agents_buffers_hold() {
     }
 }
 
+/// A kernel's socket takes nothing until a third of it is free: with the agent's buffers full, whatever comes waits for
+/// that. So they must not stay full.
+#[test]
+fn a_destination_that_takes_in_lumps_does_not_hold_up_what_is_beside() {
+    for message_rate in [0, 900] {
+        let path = Path { destination: Some(2_000_000), lump: 800_000, ..Path::new(40, 1_000_000_000) };
+        let mut link = Link::ready(path, |config| config.max_message_rate = message_rate);
+        link.ping();
+        link.run(ms(1000));
+        link.upload();
+        link.run(ms(6000));
+        let start = link.now;
+        let rate = link.throughput(ms(60_000));
+        let (median, most) = link.latency(start);
+        assert!((1_900_000.0..2_100_000.0).contains(&rate), "{rate}");
+        assert!(median <= 50.0 && most <= 50.0, "{median} {most}");
+    }
+}
+
+/// What is seldom sent is not taken for the destination's pace.
+#[test]
+fn a_trickle_over_a_way_that_stands_still_now_and_then_sets_no_ceiling() {
+    let path = Path { hiccups: Some((ms(300), ms(1500))), ..Path::new(40, 10_000_000) };
+    let mut link = Link::ready(path, |_| {});
+    link.ping();
+    link.run(ms(20_000));
+    link.set_hiccups(None);
+    link.upload();
+    link.run(ms(1500));
+    let rate = link.throughput(ms(3000));
+    assert!(rate >= 0.9 * 10_000_000.0, "{rate}");
+}
+
 #[test]
 fn a_link_that_becomes_slower_or_faster_is_followed() {
     let mut link = Link::ready(Path::new(40, 8_000_000), |_| {});

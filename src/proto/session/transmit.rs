@@ -133,7 +133,7 @@ impl Session {
         let Phase::Open(open) = &self.phase else { return None };
         let held = open.shield != Shield::Passed || self.paused || self.outgoing.is_resending();
         let Some(kind) = open.port.output().filter(|_| !held) else {
-            self.outgoing.starved();
+            self.outgoing.starved(now);
             return None;
         };
         // With few tokens left, the next connection had better begin in the message that the last one ends in.
@@ -142,7 +142,7 @@ impl Session {
             && let Some(spare_at) = self.pacer.half_full_at(now)
         {
             self.token_at = Some(spare_at);
-            self.outgoing.starved();
+            self.outgoing.starved(now);
             return None;
         }
         let rate = self.pacer.rate(now);
@@ -169,9 +169,9 @@ impl Session {
             // A flag: it is small, seldom, and somebody waits for it.
             return self.port_message(now, kind, limit, false);
         }
-        if let Some(ready_at) = self.pacer.ready_at(now) {
+        if let Some(ready_at) = self.pacer.ready_at(now).max(self.outgoing.window().ready_at(now)) {
             self.token_at = Some(ready_at);
-            self.outgoing.starved();
+            self.outgoing.held();
             return None;
         }
         let room = self.outgoing.unacked_bytes() + PAYLOAD_OFFSET + self.config.max_payload <= limits::IN_FLIGHT_BYTES;
