@@ -240,14 +240,20 @@ fn a_retransmission_that_could_not_leave_is_not_followed_by_the_next() {
     assert_eq!(peer.data_lines().len(), 1);
 }
 
-#[test]
-fn what_is_acknowledged_while_it_waits_to_be_sent_again_is_not_sent_again() {
+/// A message is to be sent again, on a websocket that takes nothing.
+fn due_and_stuck() -> Peer {
     let (mut peer, stream) = measured(NEW);
     peer.write(stream, b"x");
     peer.drain();
     peer.lines();
     peer.writable = false;
     peer.pass(ms(300));
+    peer
+}
+
+#[test]
+fn what_is_acknowledged_while_it_waits_to_be_sent_again_is_not_sent_again() {
+    let mut peer = due_and_stuck();
     assert_eq!(peer.acknowledge_all(), 1);
     peer.writable = true;
     peer.drain();
@@ -276,12 +282,7 @@ fn a_resume_begins_with_a_small_window() {
 /// It falls due on a websocket that takes nothing; then there is another one, and the loss of the first was not told.
 #[test]
 fn what_was_to_be_sent_again_on_a_lost_websocket_goes_out_once_on_the_next() {
-    let (mut peer, stream) = measured(NEW);
-    peer.write(stream, b"x");
-    peer.drain();
-    peer.lines();
-    peer.writable = false;
-    peer.pass(ms(300));
+    let mut peer = due_and_stuck();
     peer.writable = true;
     peer.connect();
     assert_eq!(peer.data_lines().iter().filter(|line| line.starts_with("again")).count(), 1);
