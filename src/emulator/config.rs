@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{ApiFailure, Credentials, Interval, SessionDocument};
+use super::{ApiFailure, Credentials, Interval, SessionDocument, SsoConfig};
 
 /// What is emulated, and what goes wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,6 +111,8 @@ pub struct EmulatorConfig {
     pub stale_tokens: u32,
     /// How far the service's clock is ahead of this machine's, seconds.
     pub clock_skew: i64,
+    /// The emulated IAM Identity Center.
+    pub sso: SsoConfig,
 }
 
 impl Default for EmulatorConfig {
@@ -153,6 +155,7 @@ impl Default for EmulatorConfig {
             failures: Vec::new(),
             stale_tokens: 0,
             clock_skew: 0,
+            sso: SsoConfig::default(),
         }
     }
 }

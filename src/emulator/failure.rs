@@ -28,7 +28,23 @@ pub enum Operation {
     TerminateSession,
     /// The websocket upgrade. It fails by status code: 429, 500, 503 or 403.
     OpenDataChannel,
-    /// The three API calls; not the upgrade.
+    /// IAM Identity Center: a client registers.
+    RegisterClient,
+    /// IAM Identity Center: a device asks for a code.
+    StartDeviceAuthorization,
+    /// IAM Identity Center: a code or a refresh token becomes a token.
+    CreateToken,
+    /// IAM Identity Center: its login pages, which are no API.
+    Authorize,
+    /// The access portal: credentials of a role.
+    GetRoleCredentials,
+    /// The access portal.
+    ListAccounts,
+    /// The access portal.
+    ListAccountRoles,
+    /// The access portal.
+    Logout,
+    /// The three API calls of sessions; not the upgrade.
     Any,
 }
 
@@ -49,6 +65,14 @@ impl Operation {
             Self::ResumeSession => "ResumeSession",
             Self::TerminateSession => "TerminateSession",
             Self::OpenDataChannel => "OpenDataChannel",
+            Self::RegisterClient => "RegisterClient",
+            Self::StartDeviceAuthorization => "StartDeviceAuthorization",
+            Self::CreateToken => "CreateToken",
+            Self::Authorize => "Authorize",
+            Self::GetRoleCredentials => "GetRoleCredentials",
+            Self::ListAccounts => "ListAccounts",
+            Self::ListAccountRoles => "ListAccountRoles",
+            Self::Logout => "Logout",
             Self::Any => "Any",
         }
     }
@@ -92,7 +116,7 @@ pub(super) fn take(
     fits: impl Fn(FailureKind) -> bool,
 ) -> Option<FailureKind> {
     let strikes = |failure: &ApiFailure| {
-        let any = failure.operation == Operation::Any && operation != Operation::OpenDataChannel;
+        let any = failure.operation == Operation::Any && Operation::of_call(operation.name()).is_some();
         (any || failure.operation == operation) && failure.times != Some(0)
     };
     let index = failures.iter().position(strikes)?;

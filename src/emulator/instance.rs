@@ -14,6 +14,7 @@ use super::{
     Action, EmulatorConfig, EmulatorState, control,
     server::{self, Server},
     service::Service,
+    sso::IdentityCenter,
     tls::{self, AuthorityFile},
 };
 
@@ -92,8 +93,9 @@ impl Emulator {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
+        let identity_center = IdentityCenter::new(config.seed);
         let service = Service::new(config, runtime.handle().clone());
-        let server = Arc::new(Server { service: Arc::clone(&service), tls, authority });
+        let server = Arc::new(Server { service: Arc::clone(&service), identity_center, tls, authority });
         let stop = CancellationToken::new();
         runtime.spawn(server::run(server, listener, stop.clone()));
         Ok(Self { service, endpoint_url, authority_file, stop, runtime: Some(runtime) })

@@ -1,4 +1,5 @@
-//! An emulated AWS on loopback: SSM API, message gateway and agent. Feature `emulator`, never in the shipped program.
+//! An emulated AWS on loopback: SSM API, message gateway and agent, and the IAM Identity Center to log in to. Feature
+//! `emulator`, never in the shipped program.
 //!
 //! For tests, benches, the demo, and other people's clients: anything that reads the usual AWS variables and speaks
 //! the data channel can use it. It verifies signatures, takes tokens once, plays the agent with its quirks and dials
@@ -6,7 +7,7 @@
 //! because a shared state machine would agree with itself while both were wrong (`proto-notes/emulator.md`).
 //!
 //! ```text
-//!            ┌ api ───────┐
+//!            ┌ api, sso ──┐
 //!  client ──▶│ server     │──▶ service: sessions, tokens, state
 //!            └ gateway ───┘          │ one thread per session
 //!                 ▲  websocket       ▼
@@ -38,6 +39,7 @@ mod relay;
 mod server;
 mod service;
 mod sigv4;
+mod sso;
 mod state;
 mod tally;
 mod tls;
@@ -55,4 +57,5 @@ pub use failure::{ApiFailure, FailureKind, Operation};
 pub use instance::Emulator;
 pub use interval::Interval;
 pub use sigv4::Credentials;
+pub use sso::{SsoAccount, SsoConfig};
 pub use state::{ChannelState, EmulatorState, EndedBy, SessionState, Traffic};

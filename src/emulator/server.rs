@@ -27,6 +27,7 @@ use super::{
     network::{Beginning, Valve, Weather},
     service::Service,
     sigv4::{Plus, SignedRequest, Verifier},
+    sso::IdentityCenter,
 };
 
 const CHANNEL_PATH: &str = "/v1/data-channel/";
@@ -38,6 +39,7 @@ const HEADER_LIMIT: Duration = Duration::from_secs(30);
 /// What every connection needs.
 pub(super) struct Server {
     pub(super) service: Arc<Service>,
+    pub(super) identity_center: IdentityCenter,
     pub(super) tls: Option<TlsAcceptor>,
     /// Host and port that StreamUrls name when a request does not say how it reached us.
     pub(super) authority: String,
@@ -122,6 +124,11 @@ impl Server {
         let body = body.to_bytes();
         if let Some(path) = path.strip_prefix(control::PATH) {
             return control::answer(&self.service, &parts.method, path, &body);
+        }
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let base = format!("{scheme}://{}", self.authority_of(&parts.headers));
+        if let Some(answer) = self.identity_center.answer(&self.service, &parts, &body, &base) {
+            return answer;
         }
         if parts.method != Method::POST || path != "/" {
             return refuse(StatusCode::NOT_FOUND, "the emulator serves the SSM API on POST /");

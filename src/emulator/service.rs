@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{
-    Action, EmulatorConfig, EmulatorState, EndedBy, FailureKind, Operation, SessionState, clock, failure,
+    Action, EmulatorConfig, EmulatorState, EndedBy, FailureKind, Operation, SessionState, SsoConfig, clock, failure,
     link_rate::ClientLink,
     mailbox::{Event, Inbox},
     network::{Network, Weather},
@@ -332,6 +332,11 @@ impl Service {
         let mut taken = None;
         self.configure(|config| taken = failure::take(&mut config.failures, operation, &fits));
         taken
+    }
+
+    /// Takes one of a number of things of the emulated IAM Identity Center.
+    pub(super) fn take_sso(&self, counter: impl Fn(&mut SsoConfig) -> &mut u32) -> bool {
+        self.count_down(|config| counter(&mut config.sso))
     }
 
     /// Takes one of a number of things; `false` if there are none left.

@@ -16,7 +16,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ssmfwd::emulator::{
-    AgentKind, ApiFailure, Emulator, EmulatorConfig, Faults, Interval, PayloadCap, RateCap, SessionDocument,
+    AgentKind, ApiFailure, Emulator, EmulatorConfig, Faults, Interval, PayloadCap, RateCap, SessionDocument, SsoConfig,
     UpgradePolicy,
 };
 use tokio::process::Command;
@@ -170,7 +170,9 @@ struct Switches {
     /// Answer the first so many API calls with ThrottlingException.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Faults")]
     throttle: u32,
-    /// Let StartSession, ResumeSession, TerminateSession, OpenDataChannel or Any (API call) fail: throttled, internal,
+    /// Let StartSession, ResumeSession, TerminateSession, OpenDataChannel or Any (of the first three) fail, or
+    /// RegisterClient, StartDeviceAuthorization, CreateToken, Authorize (the login pages), GetRoleCredentials,
+    /// ListAccounts, ListAccountRoles or Logout of IAM Identity Center: throttled, internal,
     /// unavailable, unavailable_empty, expired_token, access_denied, target_not_connected, invalid_document or
     /// does_not_exist; the next so many times, or always. Can be repeated.
     #[arg(long = "fail", value_name = "OPERATION:KIND[:TIMES]", help_heading = "Faults")]
@@ -178,6 +180,16 @@ struct Switches {
     /// Answer the first so many ResumeSession calls with a token that the gateway refuses.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Faults")]
     stale_tokens: u32,
+    /// The login pages of IAM Identity Center press Allow by themselves, by a script in the browser.
+    #[arg(long, help_heading = "IAM Identity Center")]
+    auto_approve: bool,
+    /// Every device that asks for a code is allowed, without anybody typing it in.
+    #[arg(long, help_heading = "IAM Identity Center")]
+    auto_device: bool,
+    /// How long access tokens of IAM Identity Center are good.
+    #[arg(long, default_value_t = SsoConfig::default().token_lifetime.as_secs(), value_name = "SECONDS",
+        help_heading = "IAM Identity Center")]
+    token_lifetime: u64,
     /// How far the service's clock is ahead of this machine's.
     #[arg(long, default_value_t = 0, value_name = "SECONDS", allow_negative_numbers = true, help_heading = "Faults")]
     clock_skew: i64,
@@ -265,6 +277,12 @@ impl Switches {
             failures: self.failures,
             stale_tokens: self.stale_tokens,
             clock_skew: self.clock_skew,
+            sso: SsoConfig {
+                auto_approve: self.auto_approve,
+                auto_device: self.auto_device,
+                token_lifetime: Duration::from_secs(self.token_lifetime),
+                ..SsoConfig::default()
+            },
             ..EmulatorConfig::default()
         })
     }
@@ -528,12 +546,14 @@ mod tests {
     fn switches_for_the_life_of_a_tunnel_reach_their_fields() {
         let switches = "--offline --unanswered *:9 --dial-timeout 2 --max-duration 3 --lose-start-publication \
                         --cut-every 500..3000 --agent-cut-every 700 --fail ResumeSession:unavailable:2 \
-                        --fail Any:throttled --stale-tokens 4";
+                        --fail Any:throttled --stale-tokens 4 --auto-approve --auto-device --token-lifetime 60";
         let config = config(&switches.split_whitespace().collect::<Vec<_>>());
         assert!(config.offline && config.lose_start_publication);
         assert_eq!((config.unanswered, config.dial_timeout), (vec!["*:9".to_owned()], Duration::from_secs(2)));
         assert_eq!(config.max_duration, Some(Duration::from_secs(3)));
         assert_eq!((config.cut_every, config.agent_cut_every), ("500..3000".parse().ok(), "700".parse().ok()));
+        assert!(config.sso.auto_approve && config.sso.auto_device);
+        assert_eq!(config.sso.token_lifetime, Duration::from_secs(60));
         let failures = ["ResumeSession:unavailable:2", "Any:throttled"].map(|text| text.parse().expect("a failure"));
         assert_eq!((config.failures, config.stale_tokens), (failures.to_vec(), 4));
     }

@@ -5,6 +5,7 @@ mod channel;
 mod client;
 mod faults;
 mod levers;
+mod sso;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
