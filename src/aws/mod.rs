@@ -18,6 +18,7 @@ mod credentials;
 mod endpoint;
 mod errors;
 mod exchange;
+pub(crate) mod login;
 mod partition;
 mod provider;
 mod sign;

@@ -12,8 +12,19 @@ pub(super) struct Timestamp(Duration);
 impl Timestamp {
     #[expect(clippy::disallowed_methods, reason = "events carry wall time; nothing is decided by it")]
     pub(super) fn now() -> Self {
+        Self::of(SystemTime::now())
+    }
+
+    pub(super) fn of(time: SystemTime) -> Self {
         // A clock before 1970 is not worth a failure.
-        Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+        Self(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
+    /// For people: `2026-11-22 05:36 UTC`.
+    pub(super) fn to_minutes(self) -> String {
+        let text = self.to_string();
+        let (date, time) = text.split_once('T').unwrap_or((&text, ""));
+        format!("{date} {} UTC", time.get(..5).unwrap_or_default())
     }
 }
 

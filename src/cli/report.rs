@@ -263,7 +263,7 @@ fn fault_hint(fault: Fault, access: &Access) -> String {
 
 fn login_command(access: &Access) -> String {
     let profile = access.profile.as_ref().map_or_else(String::new, |profile| format!(" --profile {profile}"));
-    format!("aws sso login{profile}")
+    format!("ssmfwd login{profile}")
 }
 
 fn open_data_channel_hint(access: &Access) -> String {
@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(
             text,
             "error: no session for 1:db:2\n  caused by: StartSession of i-0a failed: no\n  caused by: deeper\n\n\
-             hint: log in again, as with `aws sso login --profile dev`, or put new keys into the file they come from"
+             hint: log in again, as with `ssmfwd login --profile dev`, or put new keys into the file they come from"
         );
         assert_eq!(Report::usage("no").to_string(), "error: no");
     }
@@ -369,8 +369,8 @@ mod tests {
     fn every_failed_call_has_its_status_and_hint() {
         use ControlErrorKind as Kind;
         for (kind, exit, hint) in [
-            (Kind::NoCredentials, Exit::Credentials, Some("aws sso login --profile dev")),
-            (Kind::ExpiredCredentials, Exit::Credentials, Some("aws sso login --profile dev")),
+            (Kind::NoCredentials, Exit::Credentials, Some("ssmfwd login --profile dev")),
+            (Kind::ExpiredCredentials, Exit::Credentials, Some("ssmfwd login --profile dev")),
             (Kind::ClockSkew, Exit::Failure, Some("clock")),
             (Kind::NoRegion, Exit::Usage, Some("--region")),
             (
@@ -466,7 +466,7 @@ mod tests {
         for hint in [renewal_hint(&keys_in_environment), at_start.hint.unwrap_or_default()] {
             assert!(hint.contains("environment") && hint.contains("set new ones") && !hint.contains("login"), "{hint}");
         }
-        assert!(renewal_hint(&access()).contains("aws sso login --profile dev"));
+        assert!(renewal_hint(&access()).contains("ssmfwd login --profile dev"));
         assert!(renewal_hint(&access()).contains("into the file"));
     }
 

@@ -173,6 +173,16 @@ impl Reporter {
         }
     }
 
+    /// For people who have to do something now: whatever the output, however quiet.
+    pub(super) fn show(&self, line: &str) {
+        self.console.line(To::Stderr, format!("ssmfwd: {}", printable(line)));
+    }
+
+    /// Whether nothing but errors is wanted.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// For people, in any case.
     pub(super) fn warn(&self, line: &str) {
         if !self.quiet {

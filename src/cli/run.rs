@@ -24,7 +24,9 @@ use super::{
     doctor,
     events::By,
     exit::Exit,
-    logging, login, ls,
+    logging,
+    login::{self, Offered},
+    ls,
     plan::{Access, Plan, PlannedForward},
     report::Report,
     reporter::Reporter,
@@ -124,7 +126,7 @@ async fn control_plane(access: &Access) -> Result<Aws, ControlError> {
 }
 
 async fn run(mut plan: Plan, reporter: &Arc<Reporter>) -> Over {
-    let started = Instant::now();
+    let mut started = Instant::now();
     let mut signals = match Signals::install() {
         Ok(signals) => signals,
         Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
@@ -134,16 +136,36 @@ async fn run(mut plan: Plan, reporter: &Arc<Reporter>) -> Over {
         Ok(forwarders) => forwarders,
         Err(report) => return Over::Failed(report),
     };
-    let connector = tokio::select! {
-        connector = connector(&mut plan) => connector,
-        signal = signals.next() => return Over::Signal(signal),
-    };
-    match connector {
-        Ok(connector) => {
-            reporter.uses(&plan.access);
-            forward_all(&plan, forwarders, Arc::new(connector), &mut signals, reporter, started).await
+    let asked_for = plan.access.clone();
+    let mut may_log_in = true;
+    loop {
+        // Without what was found out the first time.
+        plan.access.clone_from(&asked_for);
+        let connector = tokio::select! {
+            connector = connector(&mut plan) => connector,
+            signal = signals.next() => return Over::Signal(signal),
+        };
+        let connector = match connector {
+            Ok(connector) => Arc::new(connector),
+            Err(report) => return Over::Failed(report),
+        };
+        reporter.uses(&plan.access);
+        let over = match connect_all(&plan, &forwarders, &*connector, &mut signals, reporter).await {
+            Ok(tunnels) => return stay(&plan, forwarders, tunnels, connector, &mut signals, reporter, started).await,
+            Err(over) => over,
+        };
+        match over {
+            Over::Failed(report) if std::mem::take(&mut may_log_in) => {
+                match login::offer(&report, &plan.access, &mut signals, reporter).await {
+                    // From the start: what was loaded is from before. The time that somebody took is not ours.
+                    Offered::LoggedIn => started = Instant::now(),
+                    Offered::No => return Over::Failed(report),
+                    Offered::Failed(report) => return Over::Failed(report),
+                    Offered::Signal(signal) => return Over::Signal(signal),
+                }
+            }
+            over => return over,
         }
-        Err(report) => Over::Failed(report),
     }
 }
 
@@ -185,18 +207,16 @@ async fn connector(plan: &mut Plan) -> Result<SessionConnector, Report> {
     Ok(SessionConnector::new(Arc::new(control), Arc::new(dialer), options))
 }
 
-async fn forward_all<C: Connector>(
+/// Says that all are ready, and stays until the end.
+async fn stay<C: Connector>(
     plan: &Plan,
     forwarders: Vec<Forwarder>,
+    tunnels: Vec<C::Tunnel>,
     connector: Arc<C>,
     signals: &mut Signals,
     reporter: &Arc<Reporter>,
     started: Instant,
 ) -> Over {
-    let tunnels = match connect_all(plan, &forwarders, &*connector, signals, reporter).await {
-        Ok(tunnels) => tunnels,
-        Err(over) => return over,
-    };
     let mut ready = Vec::with_capacity(forwarders.len());
     for ((forward, forwarder), tunnel) in plan.forwards.iter().zip(&forwarders).zip(&tunnels) {
         reporter.opened(forward, &forwarder.addresses(), tunnel.id());

@@ -98,7 +98,7 @@ async fn missing_credentials_are_status_4() {
         command.env_remove(name);
     }
     let ended = Program::start(command).exit().await.expect_status(4);
-    ended.expect_stderr("no credentials").expect_stderr("hint: log in with `aws sso login`");
+    ended.expect_stderr("no credentials").expect_stderr("hint: log in with `ssmfwd login`");
     assert!(world.settled().await.calls.is_empty());
 }
 

@@ -14,6 +14,7 @@ mod harness;
 mod interrupted;
 mod listeners;
 mod load;
+mod login;
 mod main_path;
 mod modes;
 mod outage;

@@ -101,6 +101,7 @@ pub(super) struct Args {
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Command {
     /// Log in to AWS IAM Identity Center
+    #[command(long_about = super::login::LONG_ABOUT)]
     Login(super::login::LoginArgs),
     /// List the targets that can be reached
     Ls(super::ls::LsArgs),

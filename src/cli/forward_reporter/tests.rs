@@ -109,7 +109,7 @@ fn people_are_told_each_thing_once() {
         "ssmfwd: 1:db:2: resumed after 2.3 s: nothing was lost",
         "ssmfwd: 1:db:2: websocket lost (reset): reconnecting; connections are kept",
         "warning: the credentials cannot be used any more: expired",
-        "warning: log in with `aws sso login --profile dev`, or put new keys into the file they come from: \
+        "warning: log in with `ssmfwd login --profile dev`, or put new keys into the file they come from: \
          the tunnel goes on by itself then",
         "ssmfwd: 1:db:2: still reconnecting: no route",
         "ssmfwd: 1:db:2: resumed after 2.3 s: nothing was lost",
@@ -145,7 +145,7 @@ fn programs_are_told_everything() {
             r#"{"event":"reconnecting",F,"session_id":"me-0a","attempt":0,"cause":"reset"}"#,
             r#"{"event":"reconnecting",F,"session_id":"me-0a","attempt":1,"cause":"expired"}"#,
             concat!(
-                r#"{"event":"credentials_expired",F,"message":"expired","hint":"log in with `aws sso login "#,
+                r#"{"event":"credentials_expired",F,"message":"expired","hint":"log in with `ssmfwd login "#,
                 r#"--profile dev`, or put new keys into the file they come from: the tunnel goes on by itself "#,
                 r#"then"}"#,
             ),
@@ -188,7 +188,7 @@ fn one_login_serves_all_forwards() {
             forwards.iter().for_each(|forward| forward.tell(&resumed()));
         }
     });
-    assert_eq!(stderr.matches("aws sso login").count(), 2, "{stderr}");
+    assert_eq!(stderr.matches("ssmfwd login").count(), 2, "{stderr}");
     assert_eq!(stderr.matches("can be used again").count(), 2, "{stderr}");
 }
 
@@ -202,7 +202,7 @@ fn a_second_expiry_is_told_although_a_forward_slept_through_the_login() {
         busy.tell(&resumed());
         busy.tell(&reconnecting(1, "expired", Some(ControlErrorKind::ExpiredCredentials)));
     });
-    assert_eq!((&stdout[..], stderr.matches("aws sso login").count()), ("", 2), "{stderr}");
+    assert_eq!((&stdout[..], stderr.matches("ssmfwd login").count()), ("", 2), "{stderr}");
     assert_eq!(stderr.matches("can be used again").count(), 1, "{stderr}");
 }
 

@@ -49,8 +49,16 @@ fn ready() -> Script {
 impl World {
     async fn run(&mut self) -> Over {
         let forwarders = bind_all(&self.plan, &self.reporter).expect("free ports");
+        self.run_with(forwarders).await
+    }
+
+    async fn run_with(&mut self, forwarders: Vec<Forwarder>) -> Over {
         let started = Instant::now();
-        forward_all(&self.plan, forwarders, self.connector.clone(), &mut self.signals, &self.reporter, started).await
+        let (connector, signals) = (self.connector.clone(), &mut self.signals);
+        match connect_all(&self.plan, &forwarders, &*connector, signals, &self.reporter).await {
+            Ok(tunnels) => stay(&self.plan, forwarders, tunnels, connector, signals, &self.reporter, started).await,
+            Err(over) => over,
+        }
     }
 
     fn events(&self) -> Vec<String> {
@@ -175,10 +183,7 @@ async fn connections_may_come_before_the_session_is_ready() {
         send_signal.send(Signal::Interrupt).await.expect("the program listens");
         (peer, peers)
     });
-    let started = Instant::now();
-    let over =
-        forward_all(&world.plan, forwarders, world.connector.clone(), &mut world.signals, &world.reporter, started)
-            .await;
+    let over = world.run_with(forwarders).await;
     assert_eq!(over.exit(), (Exit::Interrupt, By::Signal));
     drop((client, agent.await.expect("no panic")));
     assert_eq!(world.stderr.text(), "");
