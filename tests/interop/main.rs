@@ -19,9 +19,11 @@
 #![expect(clippy::print_stderr, reason = "figures for whoever runs the tests")]
 
 mod aws_cli;
+mod browser;
 mod curl;
 mod data;
 mod figures;
+mod login;
 mod mariadb;
 mod openssh;
 mod postgresql;

@@ -16,7 +16,7 @@ pub(crate) const TARGET: &str = "i-0123456789abcdef0";
 const TERMINATED: i32 = 143;
 
 /// The folder of the programs under test.
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     match env::var_os("SSMFWD_BIN_DIR") {
         Some(folder) => folder.into(),
         None => PathBuf::from(env!("CARGO_BIN_EXE_ssmfwd")).parent().expect("a file is in a folder").into(),
