@@ -130,11 +130,10 @@ impl Aws {
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let error = call.failed(&error, self.exchange.endpoint().as_ref().map(Authority::as_str));
-        if matches!(
-            error.kind,
-            ControlErrorKind::ExpiredCredentials | ControlErrorKind::NoCredentials | ControlErrorKind::ClockSkew
-        ) {
-            self.credentials.refused();
+        match error.kind {
+            ControlErrorKind::ExpiredCredentials | ControlErrorKind::NoCredentials => self.credentials.refused(),
+            ControlErrorKind::ClockSkew => self.credentials.refused_for_the_time(),
+            _ => {}
         }
         error
     }

@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// After this a load that has not ended is given up and another one may begin. Until then it can be a person who has
 /// not looked yet; after that it is more likely a process that hangs since the machine slept.
-const GIVE_UP: Duration = Duration::from_secs(5 * 60);
+pub(super) const GIVE_UP: Duration = Duration::from_secs(5 * 60);
 
 /// How long StartSession waits for credentials: long, because a `credential_process` may ask a person, and the first one
 /// is not tried again.
@@ -88,6 +88,13 @@ struct Loading {
     over: watch::Receiver<()>,
 }
 
+/// A property of credentials that only a person can renew, with a code for instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AsksPerson {
+    /// A load before this moment asks nobody.
+    pub(super) from: SystemTime,
+}
+
 /// How new credentials must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Want {
@@ -98,6 +105,11 @@ enum Want {
 impl Known {
     fn lasts(&self, until: SystemTime) -> bool {
         !self.refused && self.credentials.expiry().is_none_or(|expiry| until < expiry)
+    }
+
+    /// Whether a load at `now` would ask a person.
+    fn asks(&self, now: SystemTime) -> bool {
+        self.credentials.get_property::<AsksPerson>().is_some_and(|asks| asks.from <= now)
     }
 }
 
@@ -110,10 +122,12 @@ impl State {
         if self.tried.is_some_and(|tried| since(tried) < pause) {
             return false;
         }
+        // Nobody is asked for what is merely older than it could be.
         good.is_none_or(|known| {
-            want == Want::Fresh
-                || !known.lasts(now + REFRESH_BEFORE)
-                || (known.credentials.expiry().is_none() && since(known.loaded) >= KEEP)
+            !known.asks(now)
+                && (want == Want::Fresh
+                    || !known.lasts(now + REFRESH_BEFORE)
+                    || (known.credentials.expiry().is_none() && since(known.loaded) >= KEEP))
         })
     }
 
@@ -152,6 +166,14 @@ impl CachedCredentials {
     /// [`PAUSE`]. Until then they are tried again, as new keys can take a moment to be known everywhere.
     pub(super) fn refused(&self) {
         if let Some(known) = &mut self.0.state().known {
+            known.refused = true;
+        }
+    }
+
+    /// The clock was wrong when they were used: others may help, but are not worth asking a person.
+    pub(super) fn refused_for_the_time(&self) {
+        let now = self.0.exchange.now();
+        if let Some(known) = self.0.state().known.as_mut().filter(|known| !known.asks(now)) {
             known.refused = true;
         }
     }
@@ -266,6 +288,8 @@ mod tests {
     struct Mint {
         made: Arc<AtomicU64>,
         expiry: Option<u64>,
+        /// From when on a load would ask a person.
+        asks: Option<u64>,
         /// Loads after this one fail.
         dry_after: Option<u64>,
         /// Loads after the first wait for this.
@@ -285,7 +309,11 @@ mod tests {
             if self.dry_after.is_some_and(|last| made > last) {
                 return Err(CredentialsError::not_loaded("dry"));
             }
-            Ok(Credentials::new(format!("AKID{made}"), "secret", None, self.expiry.map(seconds), "mint"))
+            let mut made = Credentials::new(format!("AKID{made}"), "secret", None, self.expiry.map(seconds), "mint");
+            if let Some(from) = self.asks.map(seconds) {
+                made.set_property(AsksPerson { from });
+            }
+            Ok(made)
         }
     }
 
@@ -350,6 +378,36 @@ mod tests {
             advance(Duration::from_millis(1)).await;
             assert_eq!(key(&cache).await, "AKID1");
             assert_eq!(fresh_key(&cache).await, "AKID2");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_asked_before_the_credentials_are_used_up() {
+        let mint = Mint { expiry: Some(DATE + 3600), asks: Some(DATE + 1800), ..Mint::default() };
+        let (cache, clock) = cache(&mint);
+        assert_eq!(fresh_key(&cache).await, "AKID1");
+        advance(FRESH).await;
+        // A load asks nobody yet.
+        assert_eq!(fresh_key(&cache).await, "AKID2");
+        for (after, expected) in [(1800, "AKID2"), (1740, "AKID2"), (30, "AKID3")] {
+            advance(Duration::from_secs(after)).await;
+            clock.forward(after);
+            assert_eq!((key(&cache).await, fresh_key(&cache).await), (expected.into(), expected.into()), "{after}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_clock_is_no_reason_to_ask_a_person() {
+        for (asks, expected) in [(None, "AKID2"), (Some(DATE), "AKID1")] {
+            let mint = Mint { expiry: Some(DATE + 36_000), asks, ..Mint::default() };
+            let (cache, _clock) = cache(&mint);
+            key(&cache).await;
+            advance(PAUSE).await;
+            cache.refused_for_the_time();
+            assert_eq!(key(&cache).await, expected);
+            cache.refused();
+            advance(PAUSE).await;
+            assert_ne!(key(&cache).await, expected);
         }
     }
 

@@ -9,6 +9,7 @@ use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sso::operation::get_role_credentials::GetRoleCredentialsError;
 use aws_smithy_runtime_api::{client::result::ConnectorError, http::Response};
 
+use super::profiles::{RoleError, UnreadableIdentity};
 use crate::session::{ControlError, ControlErrorKind};
 
 /// Characters of a foreign text that are kept.
@@ -33,6 +34,14 @@ pub(crate) enum Fault {
     NoSuchProfile,
     /// The profile, or another one that it needs, is incomplete or contradicts itself.
     BrokenConfiguration,
+    /// The program that a profile names gave no credentials.
+    CredentialProcess,
+    /// There is no web identity, or STS does not take it.
+    WebIdentity,
+    /// The environment has no keys, and a profile wants those.
+    Environment,
+    /// A role takes a code of an MFA device, and there is none or a wrong one.
+    MfaCode,
     /// The service does not know the access key, or its secret is another one.
     WrongKeys,
 }
@@ -42,6 +51,10 @@ impl Fault {
         match self {
             Self::NoSuchProfile => "neither the config file nor the credentials file has it",
             Self::BrokenConfiguration => "the profile or one that it needs is not valid",
+            Self::CredentialProcess => "the program of the profile gave no credentials",
+            Self::WebIdentity => "there is no web identity that is accepted",
+            Self::Environment => "the environment has no keys",
+            Self::MfaCode => "a code of an MFA device is needed",
             Self::WrongKeys => "the access key is not known, or the secret is not the one of this key",
         }
     }
@@ -82,6 +95,7 @@ impl Call<'_> {
         use ControlErrorKind as Kind;
         let kind = credentials_kind(error);
         let message = match kind {
+            Kind::NoCredentials if needs_code(error) => "the role of the profile takes a code of an MFA device",
             Kind::NoCredentials => "no credentials could be loaded",
             Kind::ExpiredCredentials => "the credentials or the login behind them have expired",
             Kind::AccessDenied => "the role or account of the profile is not allowed to be used",
@@ -92,6 +106,9 @@ impl Call<'_> {
         // The outermost text says no more than this.
         let below = error.source().and_then(|below| Cause::of(below, CHAIN_LIMIT));
         let cause = match error {
+            _ if kind == Kind::NoCredentials && fault_of(error).is_some() => {
+                below.map(|cause| Cause { fault: fault_of(error), ..cause })
+            }
             CredentialsError::InvalidConfiguration(_) => below.map(|cause| cause.with(Fault::BrokenConfiguration)),
             // Every provider and why it has none, most of them nothing that the user has ever heard of.
             _ => below.map(|cause| match cause.text.starts_with("no credentials found in chain") {
@@ -247,11 +264,37 @@ fn says_not_connected(said: &str) -> bool {
     said.contains("is not connected") || said.contains("TargetNotConnected")
 }
 
+/// Which of the places where credentials come from has failed, as far as its texts tell.
+fn fault_of(error: &CredentialsError) -> Option<Fault> {
+    let says = |words: &str| chain(error).any(|error| error.to_string().contains(words));
+    if needs_code(error) {
+        Some(Fault::MfaCode)
+    } else if find::<UnreadableIdentity>(error).is_some() || says("InvalidIdentityToken") {
+        Some(Fault::WebIdentity)
+    } else if matches!(error, CredentialsError::CredentialsNotLoaded(_)) && says("no credentials found in chain") {
+        None
+    } else if says("external process") {
+        Some(Fault::CredentialProcess)
+    } else if says("environment variable not set") {
+        Some(Fault::Environment)
+    } else {
+        None
+    }
+}
+
+/// Whether a role was not assumed for want of a code.
+fn needs_code(error: &CredentialsError) -> bool {
+    matches!(find::<RoleError>(error), Some(RoleError::NeedsCode { .. } | RoleError::WrongCode { .. }))
+}
+
 /// The kind of a failure to load credentials. Its types are mostly private to the SDK, so its texts must do.
 fn credentials_kind(error: &CredentialsError) -> ControlErrorKind {
     use ControlErrorKind as Kind;
     if matches!(error, CredentialsError::ProviderTimedOut(_)) {
         return Kind::Network;
+    }
+    if needs_code(error) {
+        return Kind::NoCredentials;
     }
     let texts: Vec<String> = chain(error).map(ToString::to_string).collect();
     let says = |words: &[&str]| texts.iter().any(|text| words.iter().any(|word| text.contains(word)));

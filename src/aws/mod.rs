@@ -5,6 +5,7 @@
 //!                              │          └ Exchange: where requests went, what time it is there
 //!                              ├── CachedCredentials: one cache for calls and signatures
 //!                              │     └ Lookup: where the SDK looks, looked at anew for every load
+//!                              │         └ profiles: roles with MFA, which the SDK does not know
 //!                              └── stream_url, sign: where a data channel may go, and its signature
 //! ```
 //!
@@ -18,8 +19,10 @@ mod credentials;
 mod endpoint;
 mod errors;
 mod exchange;
+mod identity;
 pub(crate) mod login;
 mod partition;
+mod profiles;
 mod provider;
 mod sign;
 mod stream_url;
@@ -42,7 +45,15 @@ use aws_types::{
 
 pub(crate) use self::errors::{Fault, fault};
 use self::{
-    credentials::CachedCredentials, endpoint::CheckedEndpoint, errors::Call, exchange::Exchange, provider::Lookup,
+    credentials::CachedCredentials,
+    endpoint::CheckedEndpoint,
+    errors::Call,
+    exchange::Exchange,
+    provider::{Lookup, Mfa},
+};
+pub use self::{
+    identity::Identity,
+    profiles::{MfaCode, MfaPrompt, MfaRequest, NoCode, SharedMfaPrompt},
 };
 use crate::session::{ControlError, ControlErrorKind};
 
@@ -71,6 +82,9 @@ pub struct AwsOptions {
     /// Where the SSM API is, such as `https://vpce-0a1b.ssm.eu-west-1.vpce.amazonaws.com`. Other services that
     /// credentials may need (STS, SSO) are not redirected.
     pub endpoint_url: Option<String>,
+    /// Who is asked for the codes of MFA devices, where the profile has an `mfa_serial`. Without it, such a role cannot
+    /// be used unless the AWS CLI has kept its credentials.
+    pub mfa: Option<SharedMfaPrompt>,
 }
 
 /// The SSM API of one account and region.
@@ -89,6 +103,7 @@ pub struct Aws {
     exchange: Exchange,
     region: String,
     profile: Option<String>,
+    mfa: Mfa,
 }
 
 impl Aws {
@@ -114,12 +129,13 @@ impl Aws {
             loader = loader.profile_name(profile);
         }
         let config = loader.load().await;
-        let lookup = Lookup::new(options.profile.as_deref(), &config);
+        let lookup = Lookup::new(options.profile.as_deref(), options.mfa.clone(), &config);
+        let mfa = lookup.mfa().await;
         let config = config.into_builder().credentials_provider(SharedCredentialsProvider::new(lookup)).build();
         if options.profile.is_none() {
             options.profile = std::env::var("AWS_PROFILE").ok().filter(|name| !name.is_empty());
         }
-        Self::from_sdk_config(&config, options)
+        Ok(Self { mfa, ..Self::from_sdk_config(&config, options)? })
     }
 
     /// The same with a configuration of the caller's, for example with credentials from elsewhere. Region and
@@ -157,7 +173,7 @@ impl Aws {
             .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
             .identity_cache(IdentityCache::no_cache())
             .build();
-        Ok(Self { client, config, credentials, exchange, region, profile: options.profile })
+        Ok(Self { client, config, credentials, exchange, region, profile: options.profile, mfa: Mfa::default() })
     }
 
     /// The region, such as `eu-west-1`.
@@ -169,6 +185,21 @@ impl Aws {
     /// What clients of other services are made of: this region and these credentials.
     pub(crate) fn sdk_config(&self) -> &SdkConfig {
         &self.config
+    }
+
+    /// Whether the credentials take a code of an MFA device: when they expire, somebody must be there.
+    #[must_use]
+    pub fn uses_mfa(&self) -> bool {
+        self.mfa.used
+    }
+
+    /// Asks for the code of an MFA device now, if loading the credentials takes one that nobody has given yet: before
+    /// any time that a person does not know of begins to run. Returns after five minutes at most. Whether it worked is
+    /// told by the first call.
+    pub async fn ask_for_code(&self) {
+        if self.mfa.asks {
+            drop(self.credentials.get(credentials::GIVE_UP).await);
+        }
     }
 
     /// The profile that was chosen, by option or environment.

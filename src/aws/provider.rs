@@ -5,7 +5,7 @@
 //! in, in another terminal, or edits a file; so every load does what a new process would do. How often is not decided
 //! here.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use aws_config::{
     SdkConfig, default_provider::credentials::DefaultCredentialsChain, ecs::EcsCredentialsProvider,
@@ -14,38 +14,87 @@ use aws_config::{
 };
 use aws_credential_types::provider::{self, ProvideCredentials, error::CredentialsError, future};
 
+use super::profiles::{Begin, Chain, Roles, SharedMfaPrompt, UnreadableIdentity};
+
 /// The credentials of a profile, or where none is named what the SDK finds by itself.
+#[derive(Clone)]
 pub(super) struct Lookup {
     profile: Option<String>,
     config: SdkConfig,
+    roles: Arc<Roles>,
 }
 
 impl Lookup {
     /// What `--profile` means, if it is given: the profile, and if it names no credentials the machine's role, but
     /// never the environment's keys. With those, the SDK's chain alone would act in another account than the one named.
-    pub(super) fn new(profile: Option<&str>, config: &SdkConfig) -> Self {
-        Self { profile: profile.map(str::to_owned), config: config.clone() }
+    pub(super) fn new(profile: Option<&str>, mfa: Option<SharedMfaPrompt>, config: &SdkConfig) -> Self {
+        Self { profile: profile.map(str::to_owned), config: config.clone(), roles: Roles::new(mfa) }
+    }
+
+    /// Whether a role of the profile is assumed with a code, and whether a load would ask a person for one now.
+    pub(super) async fn mfa(&self) -> Mfa {
+        match self.chain().await {
+            Ok(Some(chain)) => {
+                let now = self.config.time_source().unwrap_or_default().now();
+                Mfa { used: chain.has_mfa(), asks: self.roles.asks(&chain, now).await }
+            }
+            _ => Mfa::default(),
+        }
     }
 
     async fn load(&self) -> provider::Result {
         let config = self.provider_config();
-        match &self.profile {
-            Some(profile) => {
+        let found = match (self.chain().await?, &self.profile) {
+            (Some(chain), _) => {
+                let begin = Begin::new(&chain, config);
+                self.roles.assume(&chain, &self.config, &begin).await
+            }
+            (None, Some(profile)) => {
                 let profile =
                     ProfileFileCredentialsProvider::builder().configure(&config).profile_name(profile).build();
                 with_machine(NamedProfile(profile), &config).provide_credentials().await
             }
-            None => {
+            (None, None) => {
                 let region = self.config.region().cloned();
-                DefaultCredentialsChain::builder()
-                    .configure(config)
-                    .region(region)
-                    .build()
-                    .await
-                    .provide_credentials()
-                    .await
+                let chain = DefaultCredentialsChain::builder().configure(config).region(region).build().await;
+                chain.provide_credentials().await
             }
+        };
+        match found {
+            Ok(credentials) => Ok(credentials),
+            Err(error) => Err(self.unreadable_identity().await.unwrap_or(error)),
         }
+    }
+
+    /// Why there are no credentials, if a web identity should give them and its file cannot be read: the SDK does not
+    /// say which file that is.
+    async fn unreadable_identity(&self) -> Option<CredentialsError> {
+        let of_profile = async || Chain::web_identity_of(&self.profile_name()?, &super::profiles().await.ok()?);
+        let file = match of_profile().await {
+            Some(file) => file,
+            None if self.profile.is_none() => variable("AWS_WEB_IDENTITY_TOKEN_FILE")?,
+            None => return None,
+        };
+        let why = tokio::fs::read(&file).await.err()?;
+        Some(CredentialsError::provider_error(UnreadableIdentity { file, why }))
+    }
+
+    /// The profile that is looked at, unless keys in the environment come first.
+    fn profile_name(&self) -> Option<String> {
+        match &self.profile {
+            Some(name) => Some(name.clone()),
+            None if variable("AWS_ACCESS_KEY_ID").is_some() && variable("AWS_SECRET_ACCESS_KEY").is_some() => None,
+            None => Some(variable("AWS_PROFILE").unwrap_or_else(|| "default".to_owned())),
+        }
+    }
+
+    /// The roles that are ours to assume: those of the profile, if it is where the SDK would look first and cannot do
+    /// everything that it says.
+    async fn chain(&self) -> Result<Option<Chain>, CredentialsError> {
+        let Some(name) = self.profile_name() else { return Ok(None) };
+        // Files that cannot be read are the SDK's to complain of.
+        let Ok(profiles) = super::profiles().await else { return Ok(None) };
+        Chain::of(&name, &profiles).map_err(CredentialsError::invalid_configuration)
     }
 
     /// Made for each load: it keeps the parsed files, and so do its clones.
@@ -71,6 +120,20 @@ impl Lookup {
     }
 }
 
+/// A variable of the environment that says something.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// What a profile has to do with MFA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Mfa {
+    /// Its credentials take a code.
+    pub(super) used: bool,
+    /// One that nobody has given yet.
+    pub(super) asks: bool,
+}
+
 impl fmt::Debug for Lookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lookup").field("profile", &self.profile).finish_non_exhaustive()
@@ -94,7 +157,7 @@ fn with_machine(profile: NamedProfile, config: &ProviderConfig) -> CredentialsPr
 
 /// The credentials of a profile. That there is no such profile ends the search; that it names none does not.
 #[derive(Debug)]
-struct NamedProfile(ProfileFileCredentialsProvider);
+pub(super) struct NamedProfile(pub(super) ProfileFileCredentialsProvider);
 
 impl NamedProfile {
     async fn load(&self) -> provider::Result {
@@ -220,7 +283,7 @@ mod tests {
 
     fn aws(canned: &Canned, profile: Option<&str>, clock: &Hand) -> Aws {
         let config = canned.config().into_builder().time_source(clock.source()).build();
-        let lookup = SharedCredentialsProvider::new(Lookup::new(profile, &config));
+        let lookup = SharedCredentialsProvider::new(Lookup::new(profile, None, &config));
         let config = config.into_builder().credentials_provider(lookup).build();
         Aws::from_sdk_config(&config, AwsOptions::default()).expect("a configuration")
     }
@@ -472,7 +535,7 @@ mod tests {
     async fn a_credential_process_is_asked_anew() {
         let Some(home) = Home::of("a_credential_process_is_asked_anew") else { return };
         let config = Canned::default().config();
-        let lookup = Lookup::new(Some("dev"), &config);
+        let lookup = Lookup::new(Some("dev"), None, &config);
         home.write(".aws/config", "[profile dev]\ncredential_process = cat \"$HOME/answer\"\n");
         lookup.load().await.expect_err("no file");
         for key in ["AKID1", "AKID2"] {

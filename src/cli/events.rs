@@ -26,6 +26,13 @@ pub(super) enum Body<'a> {
         forward: &'a str,
         address: String,
     },
+    /// Whose credentials are used.
+    Identity {
+        account: &'a str,
+        arn: &'a str,
+        profile: Option<&'a str>,
+        region: Option<&'a str>,
+    },
     SessionStarted {
         forward: &'a str,
         session_id: &'a str,
@@ -180,6 +187,7 @@ impl Body<'_> {
     const fn event(&self) -> &'static str {
         match self {
             Self::Listening { .. } => "listening",
+            Self::Identity { .. } => "identity",
             Self::SessionStarted { .. } => "session_started",
             Self::Ready { .. } => "ready",
             Self::ConnectionOpened { .. } => "connection_opened",
@@ -203,7 +211,14 @@ impl Body<'_> {
 
     /// Whether there may be any number of them in a long life: all but those that come once.
     pub(super) const fn can_be_spared(&self) -> bool {
-        !matches!(self, Self::Listening { .. } | Self::Ready { .. } | Self::Error { .. } | Self::Stopped { .. })
+        !matches!(
+            self,
+            Self::Listening { .. }
+                | Self::Identity { .. }
+                | Self::Ready { .. }
+                | Self::Error { .. }
+                | Self::Stopped { .. }
+        )
     }
 
     /// The line, with the number of events lost before it.

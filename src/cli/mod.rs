@@ -19,6 +19,7 @@ mod logging;
 mod login;
 mod ls;
 mod plan;
+mod prompt;
 mod report;
 mod reporter;
 mod run;

@@ -6,6 +6,7 @@ use http::Uri;
 
 use super::{args::Args, grammar, report::Report};
 use crate::{
+    aws::MfaCode,
     forward::{ForwardSpec, ForwarderOptions, Listen, SessionAccounts},
     session::StartRequest,
 };
@@ -44,6 +45,10 @@ pub(super) struct Access {
     pub(super) profile: Option<String>,
     pub(super) region: Option<String>,
     pub(super) endpoint_url: Option<String>,
+    /// For the first question after one.
+    pub(super) mfa_code: Option<MfaCode>,
+    /// Renewing the credentials takes a code of an MFA device.
+    pub(super) uses_mfa: bool,
     /// The keys are those of the environment: no login and no file changes them while the program runs.
     pub(super) keys_in_environment: bool,
 }
@@ -100,6 +105,7 @@ impl Plan {
                 profile: given(&args.access.profile),
                 region: given(&args.access.region),
                 endpoint_url,
+                mfa_code: mfa_code(&args.access.mfa_code)?,
                 ..Access::default()
             },
             options: ForwarderOptions {
@@ -117,6 +123,13 @@ impl Plan {
             max_message_rate: args.forward.max_message_rate,
         })
     }
+}
+
+/// The value is not shown: it may be good after all.
+fn mfa_code(text: &Option<String>) -> Result<Option<MfaCode>, Report> {
+    let wrong =
+        || Report::usage("--mfa-code (or SSMFWD_MFA_CODE) is not valid: expected the six digits that the device shows");
+    given(text).map(|text| MfaCode::parse(&text).ok_or_else(wrong)).transpose()
 }
 
 /// An empty text, as from an empty variable, is none.
@@ -327,6 +340,7 @@ mod tests {
             (&["1:2", "-t", "i-0a", "--parameter", "portNumber=1"], "says again what 1:2 says"),
             (&["1:2", "-t", "i-0a", "--endpoint-url", "ftp://h"], "--endpoint-url"),
             (&["1:2", "-t", "i-0a", "--endpoint-url", "h"], "--endpoint-url"),
+            (&["1:2", "-t", "i-0a", "--mfa-code", "12345"], "--mfa-code (or SSMFWD_MFA_CODE) is not valid"),
         ] {
             let report = plan(words).expect_err(&words.join(" "));
             assert_eq!(report.exit, Exit::Usage, "{words:?}");

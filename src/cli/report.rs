@@ -163,6 +163,13 @@ pub(super) fn renewal_hint(access: &Access) -> String {
         return "the keys come from the environment, which is read only once: set new ones and start ssmfwd again"
             .into();
     }
+    if access.uses_mfa {
+        let profile = access.profile.as_ref().map_or_else(String::new, |profile| format!(" --profile {profile}"));
+        return format!(
+            "in another terminal, `aws sts get-caller-identity{profile}` asks for the code of the MFA device: the tunnel \
+             goes on by itself then"
+        );
+    }
     let login = login_command(access);
     format!("log in with `{login}`, or put new keys into the file they come from: the tunnel goes on by itself then")
 }
@@ -250,13 +257,28 @@ fn control_hint(error: &ControlError, forward: Option<&PlannedForward>, access: 
 }
 
 fn fault_hint(fault: Fault, access: &Access) -> String {
+    let profile = access.profile.as_deref().unwrap_or("default");
     match fault {
         Fault::NoSuchProfile => "`aws configure list-profiles` lists those there are; name one with --profile".into(),
         Fault::BrokenConfiguration => format!(
             "correct the profile {} in the AWS configuration file, which is ~/.aws/config unless AWS_CONFIG_FILE names \
              another",
-            access.profile.as_deref().unwrap_or("default"),
+            profile,
         ),
+        Fault::CredentialProcess => {
+            format!("run the credential_process of the profile {profile} by hand: it must print its answer as JSON")
+        }
+        Fault::WebIdentity => {
+            "check the file of the web identity, whose token is good for a while only, and the trust policy of the role"
+                .into()
+        }
+        Fault::Environment => format!(
+            "the profile {profile} wants the keys of the environment: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ),
+        Fault::MfaCode => {
+            "start ssmfwd in a terminal, or give the code that the device shows now with SSMFWD_MFA_CODE or --mfa-code"
+                .into()
+        }
         Fault::WrongKeys => "check the access key and secret of the credentials".into(),
     }
 }
@@ -402,6 +424,10 @@ mod tests {
         for (fault, hint) in [
             (Fault::NoSuchProfile, "aws configure list-profiles"),
             (Fault::BrokenConfiguration, "the profile dev in the AWS configuration file"),
+            (Fault::CredentialProcess, "by hand"),
+            (Fault::WebIdentity, "the file of the web identity"),
+            (Fault::Environment, "the profile dev wants the keys of the environment"),
+            (Fault::MfaCode, "SSMFWD_MFA_CODE"),
             (Fault::WrongKeys, "access key and secret"),
         ] {
             let given = fault_hint(fault, &access());

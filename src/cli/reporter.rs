@@ -18,7 +18,7 @@ use super::{
     report::{self, Report},
     signals::Signal,
 };
-use crate::{forward::LocalAddress, session::SessionId};
+use crate::{aws::Identity, forward::LocalAddress, session::SessionId};
 
 /// Tells people or programs what happens.
 pub(super) struct Reporter {
@@ -54,6 +54,24 @@ impl Reporter {
     /// The profile and the region that are in use. The first call counts.
     pub(super) fn uses(&self, access: &Access) {
         self.access.get_or_init(|| access.clone());
+    }
+
+    /// Whether somebody wants to know who we are.
+    pub(super) fn wants_identity(&self) -> bool {
+        self.format == Format::Json || !self.quiet
+    }
+
+    /// Who we are.
+    pub(super) fn identity(&self, identity: &Identity, access: &Access) {
+        let profile = access.profile.as_ref().map(|profile| format!("profile {profile}"));
+        let place: Vec<_> = [profile.as_deref(), access.region.as_deref()].into_iter().flatten().collect();
+        self.say(&format!("{identity} ({})", place.join(", ")));
+        self.emit(&Body::Identity {
+            account: &identity.account,
+            arn: &identity.arn,
+            profile: access.profile.as_deref(),
+            region: access.region.as_deref(),
+        });
     }
 
     /// A forward has its session.
@@ -294,6 +312,9 @@ pub(super) mod tests {
             told.tell(&event);
         }
         let addresses = vec![tcp("0.0.0.0:13306"), tcp("[::]:13306")];
+        let access = Access { profile: Some("dev".into()), region: Some("eu-west-1".into()), ..Access::default() };
+        let arn = "arn:aws:sts::123456789012:assumed-role/Dev/alice";
+        reporter.identity(&Identity::new("123456789012", arn), &access);
         reporter.opened(&forward, &addresses, &id);
         reporter.ready(&[(&forward, addresses)], Duration::from_millis(1449));
         reporter.stopping(Signal::Interrupt);
@@ -313,6 +334,7 @@ pub(super) mod tests {
             "warning: db:3306 refused a connection (of 127.0.0.1:5)",
             "warning: *:13306:db:3306 cannot accept connections for now: no descriptors",
             "warning: the session of *:13306:db:3306 was not ended and lives until its idle timeout: denied",
+            "ssmfwd: 123456789012 as role/Dev (profile dev, eu-west-1)",
             "ssmfwd: 0.0.0.0:13306, [::]:13306 -> db:3306   session me-0a",
             "ssmfwd: ready in 1.4 s",
             "ssmfwd: SIGINT: ending; Ctrl-C again leaves at once",
@@ -342,6 +364,8 @@ pub(super) mod tests {
                 r#"{"event":"not_terminated",F,"session_id":"me-0a","detail":"denied"}"#,
                 r#"{"event":"session_ended",F,"session_id":"me-0a","member":0,"reason":"connection_lost",
                     "by":"network","detail":"connection lost: gone","bytes_up":3,"bytes_down":4}"#,
+                r#"{"event":"identity","account":"123456789012","arn":"arn:aws:sts::123456789012:assumed-role/Dev/alice",
+                    "profile":"dev","region":"eu-west-1"}"#,
                 r#"{"event":"ready","forwards":[{F,"addresses":["0.0.0.0:13306","[::]:13306"],"member":0}],
                     "elapsed_ms":1449}"#,
                 r#"{"event":"error","status":5,"message":"denied","causes":["connection lost: gone"],"hint":"ask"}"#,

@@ -16,7 +16,7 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::{self, Instant},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     args::{Args, Command},
@@ -28,12 +28,13 @@ use super::{
     login::{self, Offered},
     ls,
     plan::{Access, Plan, PlannedForward},
+    prompt::TerminalPrompt,
     report::Report,
     reporter::Reporter,
     signals::{Signal, Signals},
 };
 use crate::{
-    aws::{Aws, AwsOptions},
+    aws::{Aws, AwsOptions, SharedMfaPrompt},
     forward::{Connector, ForwardEnd, Forwarder, SessionConnector, Tunnel},
     session::{ConnectError, ControlError, Dialer, SessionOptions, watch_for_wake},
 };
@@ -122,6 +123,7 @@ async fn control_plane(access: &Access) -> Result<Aws, ControlError> {
     options.profile.clone_from(&access.profile);
     options.region.clone_from(&access.region);
     options.endpoint_url.clone_from(&access.endpoint_url);
+    options.mfa = Some(SharedMfaPrompt::new(TerminalPrompt::new(access.mfa_code.clone())));
     Aws::load(options).await
 }
 
@@ -145,11 +147,12 @@ async fn run(mut plan: Plan, reporter: &Arc<Reporter>) -> Over {
             connector = connector(&mut plan) => connector,
             signal = signals.next() => return Over::Signal(signal),
         };
-        let connector = match connector {
-            Ok(connector) => Arc::new(connector),
+        let (connector, control) = match connector {
+            Ok((connector, control)) => (Arc::new(connector), control),
             Err(report) => return Over::Failed(report),
         };
         reporter.uses(&plan.access);
+        let _identity = tell_identity(control, &plan.access, reporter);
         let over = match connect_all(&plan, &forwarders, &*connector, &mut signals, reporter).await {
             Ok(tunnels) => return stay(&plan, forwarders, tunnels, connector, &mut signals, reporter, started).await,
             Err(over) => over,
@@ -179,7 +182,7 @@ fn bind_all(plan: &Plan, reporter: &Arc<Reporter>) -> Result<Vec<Forwarder>, Rep
 }
 
 /// What starts the sessions. Completes the plan with what the AWS configuration says: hints need it.
-async fn connector(plan: &mut Plan) -> Result<SessionConnector, Report> {
+async fn connector(plan: &mut Plan) -> Result<(SessionConnector, Arc<Aws>), Report> {
     // Without --profile, the keys of the environment come first.
     let has_keys = std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|id| !id.is_empty());
     plan.access.keys_in_environment = plan.access.profile.is_none() && has_keys;
@@ -191,6 +194,9 @@ async fn connector(plan: &mut Plan) -> Result<SessionConnector, Report> {
     let control = control.map_err(|error| Report::configuration(&error, &plan.access))?;
     plan.access.region = Some(control.region().to_owned());
     plan.access.profile = control.profile().map(str::to_owned);
+    plan.access.uses_mfa = control.uses_mfa();
+    // Before the time to connect begins to run.
+    control.ask_for_code().await;
     let dialer = dialer.await.map_err(std::io::Error::other).flatten().map_err(|error| {
         Report::new(Exit::Failure, "cannot load the trusted roots of this machine").caused_by(&error)
     })?;
@@ -204,7 +210,24 @@ async fn connector(plan: &mut Plan) -> Result<SessionConnector, Report> {
         wake: Some(watch_for_wake()),
         ..SessionOptions::default()
     };
-    Ok(SessionConnector::new(Arc::new(control), Arc::new(dialer), options))
+    let control = Arc::new(control);
+    Ok((SessionConnector::new(control.clone(), Arc::new(dialer), options), control))
+}
+
+/// Says who we are as soon as it is known, beside everything else and until the end of the run; says nothing if it
+/// cannot be known.
+fn tell_identity(control: Arc<Aws>, access: &Access, reporter: &Arc<Reporter>) -> Option<AbortOnDropHandle<()>> {
+    if !reporter.wants_identity() {
+        return None;
+    }
+    let (access, reporter) = (access.clone(), Arc::clone(reporter));
+    Some(AbortOnDropHandle::new(tokio::spawn(async move {
+        match control.identity().await {
+            Ok(identity) => reporter.identity(&identity, &access),
+            // No permission is needed for it, but a way to STS is.
+            Err(error) => tracing::debug!(%error, "who we are is not known"),
+        }
+    })))
 }
 
 /// Says that all are ready, and stays until the end.

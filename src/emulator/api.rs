@@ -12,7 +12,7 @@ use super::{
     EmulatorConfig, EndedBy, FailureKind, Operation,
     clock::Moment,
     service::{Parameters, Permit, Resumed, Service, StartOrder, find_document},
-    sigv4::{Plus, SignedRequest, Verifier},
+    sigv4::{Plus, SignedRequest},
 };
 
 /// Largest body that is read, bytes.
@@ -42,7 +42,7 @@ impl ApiError {
         Self { modelled: true, ..Self::new(code, message) }
     }
 
-    fn of(kind: FailureKind, operation: Operation, region: &str) -> Self {
+    fn of(kind: FailureKind, operation: Operation, region: &str, caller: &str) -> Self {
         let operation = operation.name();
         let unavailable = |page| Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
@@ -63,7 +63,7 @@ impl ApiError {
             FailureKind::AccessDenied => Self::new(
                 "AccessDeniedException",
                 format!(
-                    "User: arn:aws:iam::123456789012:user/user is not authorized to perform: ssm:{operation} on \
+                    "User: {caller} is not authorized to perform: ssm:{operation} on \
                      resource: arn:aws:ssm:{region}:123456789012:* because no identity-based policy allows the \
                      ssm:{operation} action"
                 ),
@@ -167,15 +167,8 @@ fn check(
         service.take_failure(operation, FailureKind::precedes_signature)
     };
     if let Some(kind) = early {
-        return Err(ApiError::of(kind, operation, &config.region));
+        return Err(ApiError::of(kind, operation, &config.region, &config.identity));
     }
-    let verifier = Verifier {
-        credentials: &config.credentials,
-        region: &config.region,
-        service: "ssm",
-        plus: Plus::Space,
-        now: Moment::now(config.clock_skew),
-    };
     let signed = SignedRequest {
         method: "POST",
         path: request.path,
@@ -183,15 +176,17 @@ fn check(
         headers: request.headers,
         body: request.body,
     };
-    verifier.verify(&signed).map_err(|rejection| ApiError::new(rejection.code(), rejection.to_string()))?;
+    let caller = service
+        .authenticate(&signed, "ssm", Plus::Space)
+        .map_err(|rejection| ApiError::new(rejection.code(), rejection.to_string()))?;
     if config.expired_credentials {
-        return Err(ApiError::of(FailureKind::ExpiredToken, operation, &config.region));
+        return Err(ApiError::of(FailureKind::ExpiredToken, operation, &config.region, &caller.arn));
     }
     if config.denied.iter().any(|denied| denied == operation.name()) {
-        return Err(ApiError::of(FailureKind::AccessDenied, operation, &config.region));
+        return Err(ApiError::of(FailureKind::AccessDenied, operation, &config.region, &caller.arn));
     }
     if let Some(kind) = service.take_failure(operation, |_| true) {
-        return Err(ApiError::of(kind, operation, &config.region));
+        return Err(ApiError::of(kind, operation, &config.region, &caller.arn));
     }
     Ok(())
 }

@@ -37,6 +37,12 @@ impl Moment {
         format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
     }
 
+    /// `2023-11-14T22:13:20Z`: how STS writes an expiry.
+    pub(super) fn to_iso(self) -> String {
+        let Civil { year, month, day, hour, minute, second, .. } = Civil::of(self);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+
     /// `Tue, 14 Nov 2023 22:13:20 GMT`: the form of the `Date` header.
     pub(super) fn to_http(self) -> String {
         const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{ApiFailure, Credentials, Interval, SessionDocument, SsoConfig};
+use super::{ApiFailure, Credentials, Interval, Role, SessionDocument, SsoConfig};
 
 /// What is emulated, and what goes wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,12 @@ pub struct EmulatorConfig {
     /// The identity whose signatures are accepted. Not part of the control path. Fixed once started.
     #[serde(skip)]
     pub credentials: Credentials,
+    /// The ARN of who has these credentials, a user or a session of a role.
+    pub identity: String,
+    /// Roles that AssumeRole gives credentials of, by ARN.
+    pub roles: BTreeMap<String, Role>,
+    /// The codes of MFA devices, by serial number. A code is good once.
+    pub mfa_devices: BTreeMap<String, Vec<String>>,
 
     /// Targets whose agent is connected; any other is `TargetNotConnected`.
     pub targets: Vec<String>,
@@ -103,7 +109,7 @@ pub struct EmulatorConfig {
     pub denied: Vec<String>,
     /// Whether the credentials have expired.
     pub expired_credentials: bool,
-    /// So many of the next API calls are answered with `ThrottlingException`; counts down.
+    /// So many of the next SSM API calls are answered with `ThrottlingException`; counts down.
     pub throttle: u32,
     /// Operations that fail in other ways.
     pub failures: Vec<ApiFailure>,
@@ -123,6 +129,9 @@ impl Default for EmulatorConfig {
             seed: 0,
             region: "us-east-1".into(),
             credentials: Credentials::default(),
+            identity: Self::DEFAULT_IDENTITY.into(),
+            roles: BTreeMap::new(),
+            mfa_devices: BTreeMap::new(),
             targets: vec![Self::DEFAULT_TARGET.into()],
             offline: false,
             documents: BTreeMap::new(),
@@ -163,6 +172,9 @@ impl Default for EmulatorConfig {
 impl EmulatorConfig {
     /// The target that is connected unless others are named.
     pub const DEFAULT_TARGET: &str = "i-0123456789abcdef0";
+
+    /// Who has the credentials unless somebody else is named.
+    pub const DEFAULT_IDENTITY: &str = "arn:aws:iam::123456789012:user/user";
 
     /// This configuration with some fields replaced, as the control path does it: objects are merged, anything else
     /// is replaced.

@@ -44,8 +44,14 @@ pub enum Operation {
     ListAccountRoles,
     /// The access portal.
     Logout,
-    /// The three API calls of sessions; not the upgrade.
+    /// The three API calls of sessions; not the upgrade, and no other service.
     Any,
+    /// STS: whose credentials are these. The real one denies it to nobody.
+    GetCallerIdentity,
+    /// STS: credentials of a role.
+    AssumeRole,
+    /// STS: credentials of a role for a token from elsewhere.
+    AssumeRoleWithWebIdentity,
 }
 
 impl Operation {
@@ -57,6 +63,18 @@ impl Operation {
             "TerminateSession" => Some(Self::TerminateSession),
             _ => None,
         }
+    }
+
+    /// The STS call of this name.
+    pub(super) fn of_sts(name: &str) -> Option<Self> {
+        [Self::GetCallerIdentity, Self::AssumeRole, Self::AssumeRoleWithWebIdentity]
+            .into_iter()
+            .find(|operation| operation.name() == name)
+    }
+
+    /// Whether [`Any`](Self::Any) means it too.
+    fn is_ssm_call(self) -> bool {
+        matches!(self, Self::StartSession | Self::ResumeSession | Self::TerminateSession)
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -74,6 +92,9 @@ impl Operation {
             Self::ListAccountRoles => "ListAccountRoles",
             Self::Logout => "Logout",
             Self::Any => "Any",
+            Self::GetCallerIdentity => "GetCallerIdentity",
+            Self::AssumeRole => "AssumeRole",
+            Self::AssumeRoleWithWebIdentity => "AssumeRoleWithWebIdentity",
         }
     }
 }
@@ -116,7 +137,7 @@ pub(super) fn take(
     fits: impl Fn(FailureKind) -> bool,
 ) -> Option<FailureKind> {
     let strikes = |failure: &ApiFailure| {
-        let any = failure.operation == Operation::Any && Operation::of_call(operation.name()).is_some();
+        let any = failure.operation == Operation::Any && operation.is_ssm_call();
         (any || failure.operation == operation) && failure.times != Some(0)
     };
     let index = failures.iter().position(strikes)?;

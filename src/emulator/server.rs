@@ -21,13 +21,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     FailureKind, Operation, UpgradePolicy,
     api::{self, ApiRequest, MAX_BODY},
-    clock::Moment,
     conn::Conn,
     control, gateway,
     network::{Beginning, Valve, Weather},
     service::Service,
-    sigv4::{Plus, SignedRequest, Verifier},
+    sigv4::{Plus, SignedRequest},
     sso::IdentityCenter,
+    sts,
 };
 
 const CHANNEL_PATH: &str = "/v1/data-channel/";
@@ -131,7 +131,7 @@ impl Server {
             return answer;
         }
         if parts.method != Method::POST || path != "/" {
-            return refuse(StatusCode::NOT_FOUND, "the emulator serves the SSM API on POST /");
+            return refuse(StatusCode::NOT_FOUND, "the emulator serves the APIs of SSM and STS on POST /");
         }
         let scheme = if self.tls.is_some() { "wss" } else { "ws" };
         let stream_base = format!("{scheme}://{}", self.authority_of(&parts.headers));
@@ -142,6 +142,9 @@ impl Server {
             body: &body,
             stream_base: &stream_base,
         };
+        if sts::is_query(&parts.headers) {
+            return sts::answer(&self.service, &request);
+        }
         api::answer(&self.service, &request)
     }
 
@@ -237,14 +240,8 @@ impl Server {
         };
         let mut result = Ok(());
         for plus in forms {
-            let verifier = Verifier {
-                credentials: &config.credentials,
-                region: &config.region,
-                service: "ssmmessages",
-                plus: *plus,
-                now: Moment::now(config.clock_skew),
-            };
-            result = verifier.verify(&target).map_err(|rejection| rejection.to_string());
+            let caller = self.service.authenticate(&target, "ssmmessages", *plus);
+            result = caller.map(drop).map_err(|rejection| rejection.to_string());
             if result.is_ok() {
                 break;
             }

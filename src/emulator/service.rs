@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     Action, EmulatorConfig, EmulatorState, EndedBy, FailureKind, Operation, SessionState, SsoConfig, clock, failure,
+    identities::Identities,
     link_rate::ClientLink,
     mailbox::{Event, Inbox},
     network::{Network, Weather},
@@ -28,6 +29,7 @@ pub(super) struct Service {
     config: RwLock<Arc<EmulatorConfig>>,
     state: watch::Sender<EmulatorState>,
     registry: Mutex<Registry>,
+    identities: Identities,
     network: Arc<Network>,
     client_link: ClientLink,
     runtime: tokio::runtime::Handle,
@@ -85,6 +87,7 @@ impl Service {
         Arc::new(Self {
             state: watch::Sender::new(EmulatorState::default()),
             registry: Mutex::new(Registry::new(config.seed)),
+            identities: Identities::new(config.seed),
             config: RwLock::new(Arc::new(config)),
             network,
             client_link: ClientLink::default(),
@@ -117,6 +120,11 @@ impl Service {
 
     pub(super) fn network(&self) -> &Arc<Network> {
         &self.network
+    }
+
+    /// Whose credentials are known beside the configured ones.
+    pub(super) fn identities(&self) -> &Identities {
+        &self.identities
     }
 
     pub(super) fn client_link(&self) -> &ClientLink {

@@ -16,7 +16,7 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// Headers that must be signed when they are present.
 const MUST_BE_SIGNED: [&str; 4] = ["host", "x-amz-date", "x-amz-security-token", "x-amz-target"];
 
-/// What the emulated account's one identity signs with.
+/// What an identity of the emulated account signs with.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The access key id.
@@ -83,6 +83,8 @@ pub(super) enum Rejection {
     Incomplete(String),
     #[error("The security token included in the request is invalid.")]
     UnknownIdentity,
+    #[error("The security token included in the request is expired")]
+    Expired,
     #[error("{0}")]
     Scope(String),
     #[error("{0}")]
@@ -101,6 +103,7 @@ impl Rejection {
             Self::Missing => "MissingAuthenticationTokenException",
             Self::Incomplete(_) => "IncompleteSignatureException",
             Self::UnknownIdentity => "UnrecognizedClientException",
+            Self::Expired => "ExpiredTokenException",
             Self::Scope(_) | Self::Skew(_) | Self::Mismatch => "InvalidSignatureException",
         }
     }
@@ -210,6 +213,17 @@ impl Verifier<'_> {
         out.push_str(&body_hash);
         Ok(out)
     }
+}
+
+/// The access key and the region that a signature names; nothing has been checked.
+pub(super) fn claimed(headers: &HeaderMap) -> Option<(&str, &str)> {
+    let authorization = Authorization::parse(header(headers, "authorization")?).ok()?;
+    Some((authorization.access_key_id, authorization.region))
+}
+
+/// The SHA-256 of some bytes, in lower-case hexadecimal.
+pub(super) fn hex_sha256(bytes: &[u8]) -> String {
+    hex(sha256(bytes).as_ref())
 }
 
 struct Authorization<'a> {

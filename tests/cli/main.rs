@@ -5,12 +5,14 @@
 //! emulator, program and destinations, on ports that the system chooses.
 #![cfg(unix)]
 
+mod credentials;
 mod dormant;
 mod emulator_program;
 mod ends;
 mod failures;
 mod faults;
 mod harness;
+mod identity;
 mod interrupted;
 mod listeners;
 mod load;

@@ -20,6 +20,7 @@
 
 mod aws_cli;
 mod browser;
+mod credentials;
 mod curl;
 mod data;
 mod figures;

@@ -16,8 +16,8 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ssmfwd::emulator::{
-    AgentKind, ApiFailure, Emulator, EmulatorConfig, Faults, Interval, PayloadCap, RateCap, SessionDocument, SsoConfig,
-    UpgradePolicy,
+    AgentKind, ApiFailure, Emulator, EmulatorConfig, Faults, Interval, PayloadCap, RateCap, Role, SessionDocument,
+    SsoConfig, UpgradePolicy,
 };
 use tokio::process::Command;
 
@@ -78,6 +78,16 @@ struct Switches {
     /// Region that clients must sign for.
     #[arg(long, default_value = "us-east-1", value_name = "REGION")]
     region: String,
+    /// Who has the credentials in `env`.
+    #[arg(long, default_value = EmulatorConfig::DEFAULT_IDENTITY, value_name = "ARN", help_heading = "Identities")]
+    identity: String,
+    /// A role that can be assumed; JSON may hold `trusts`, `external_id`, `mfa`, `max_duration` and `web_identity`. Can be
+    /// repeated.
+    #[arg(long = "role", value_name = "ARN[=JSON]", value_parser = parse_role, help_heading = "Identities")]
+    roles: Vec<(String, Role)>,
+    /// A code that an MFA device shows; each is good once. Can be repeated.
+    #[arg(long = "mfa-code", value_name = "SERIAL=CODE", value_parser = parse_mfa_code, help_heading = "Identities")]
+    mfa_codes: Vec<(String, String)>,
     /// A target whose agent is connected; can be repeated. All others are TargetNotConnected.
     #[arg(long = "target", default_value = EmulatorConfig::DEFAULT_TARGET, value_name = "ID", help_heading = "Agent")]
     targets: Vec<String>,
@@ -167,12 +177,13 @@ struct Switches {
     /// The credentials have expired.
     #[arg(long, help_heading = "Faults")]
     expired_credentials: bool,
-    /// Answer the first so many API calls with ThrottlingException.
+    /// Answer the first so many SSM API calls with ThrottlingException.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Faults")]
     throttle: u32,
     /// Let StartSession, ResumeSession, TerminateSession, OpenDataChannel or Any (of the first three) fail, or
     /// RegisterClient, StartDeviceAuthorization, CreateToken, Authorize (the login pages), GetRoleCredentials,
-    /// ListAccounts, ListAccountRoles or Logout of IAM Identity Center: throttled, internal,
+    /// ListAccounts, ListAccountRoles or Logout of IAM Identity Center, or GetCallerIdentity, AssumeRole or
+    /// AssumeRoleWithWebIdentity of STS: throttled, internal,
     /// unavailable, unavailable_empty, expired_token, access_denied, target_not_connected, invalid_document or
     /// does_not_exist; the next so many times, or always. Can be repeated.
     #[arg(long = "fail", value_name = "OPERATION:KIND[:TIMES]", help_heading = "Faults")]
@@ -220,8 +231,23 @@ fn parse_document(text: &str) -> Result<(String, PathBuf), String> {
     Ok((name.into(), file.into()))
 }
 
+fn parse_role(text: &str) -> Result<(String, Role), String> {
+    let (arn, role) = text.split_once('=').unwrap_or((text, "{}"));
+    let role = serde_json::from_str(role).map_err(|error| error.to_string())?;
+    Ok((arn.into(), role))
+}
+
+fn parse_mfa_code(text: &str) -> Result<(String, String), String> {
+    let (serial, code) = text.rsplit_once('=').ok_or("expected SERIAL=CODE")?;
+    Ok((serial.into(), code.into()))
+}
+
 impl Switches {
     fn into_config(self) -> Result<EmulatorConfig, Box<dyn Error>> {
+        let mut mfa_devices: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (serial, code) in self.mfa_codes {
+            mfa_devices.entry(serial).or_default().push(code);
+        }
         let mut documents = BTreeMap::new();
         for (name, file) in self.documents {
             let read = |file: &PathBuf| -> Result<SessionDocument, Box<dyn Error>> {
@@ -241,6 +267,9 @@ impl Switches {
             tls: self.tls,
             seed: self.seed,
             region: self.region,
+            identity: self.identity,
+            roles: self.roles.into_iter().collect(),
+            mfa_devices,
             targets: self.targets,
             offline: self.offline,
             unanswered: self.unanswered,

@@ -16,4 +16,9 @@ pub(in crate::cli) struct AccessArgs {
     /// Where the SSM API is, if not at its usual place
     #[arg(long, global = true, value_name = "URL", env = "SSMFWD_ENDPOINT_URL", hide_env_values = true)]
     pub(in crate::cli) endpoint_url: Option<String>,
+
+    /// The code that the profile's MFA device shows now; without it, the terminal is asked
+    // As a text: a value that clap refuses, it prints.
+    #[arg(long, global = true, value_name = "CODE", env = "SSMFWD_MFA_CODE", hide_env_values = true)]
+    pub(in crate::cli) mfa_code: Option<String>,
 }

@@ -57,7 +57,7 @@ Exit status:
   1    any other failure: network, TLS, throttling, not ready in time
   2    the command line, the region or the target is missing or not valid
   3    a local address cannot be bound; no session was started
-  4    no credentials, or expired ones
+  4    no credentials, expired ones, or no code of an MFA device
   5    access denied
   6    the target does not exist, is not connected, or cannot serve the document
   7    the service ended the SSM session before it was ready
@@ -65,6 +65,7 @@ Exit status:
 
 Environment:
   SSMFWD_TARGET stands for --target, and so on; a flag wins over its variable
+  SSMFWD_MFA_CODE is safer than --mfa-code, which every user of the machine can read
   RUST_LOG sets the level of ssmfwd's own log, such as RUST_LOG=debug";
 
 /// The arguments as typed.

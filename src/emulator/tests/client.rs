@@ -81,6 +81,8 @@ impl Signer {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) head: String,
+    /// As it came.
+    pub(super) text: String,
     pub(super) body: Value,
 }
 
@@ -126,7 +128,8 @@ pub(super) async fn exchange(
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_ascii_lowercase(), body: serde_json::from_str(body).unwrap_or_default() }
+    let text = body.to_owned();
+    Answer { status, head: head.to_ascii_lowercase(), body: serde_json::from_str(body).unwrap_or_default(), text }
 }
 
 pub(super) async fn call_as(emulator: &Emulator, signer: &Signer, operation: &str, input: &Value) -> Answer {
@@ -135,6 +138,15 @@ pub(super) async fn call_as(emulator: &Emulator, signer: &Signer, operation: &st
     let host = authority(emulator);
     let plain = [("host", host), ("x-amz-target", &target), ("content-type", "application/x-amz-json-1.1")];
     let headers = signer.sign("POST", &format!("{}/", emulator.endpoint_url()), "ssm", &plain, body.as_bytes());
+    http(emulator, "POST", "/", &headers, body.as_bytes()).await
+}
+
+/// A call of the query protocol to STS.
+pub(super) async fn query_as(emulator: &Emulator, signer: &Signer, action: &str, members: &[(&str, &str)]) -> Answer {
+    let form = [("Action", action), ("Version", "2011-06-15")];
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).extend_pairs(members).finish();
+    let plain = [("host", authority(emulator)), ("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
+    let headers = signer.sign("POST", &format!("{}/", emulator.endpoint_url()), "sts", &plain, body.as_bytes());
     http(emulator, "POST", "/", &headers, body.as_bytes()).await
 }
 

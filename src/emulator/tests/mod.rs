@@ -6,6 +6,7 @@ mod client;
 mod faults;
 mod levers;
 mod sso;
+mod sts;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

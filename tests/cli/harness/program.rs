@@ -183,6 +183,12 @@ impl Program {
         std::fs::read_dir(folder).ok().map(Iterator::count)
     }
 
+    /// Its arguments as everybody on the machine can see them; only where the system tells.
+    pub(crate) fn command_line(&self) -> Option<String> {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid.as_raw_nonzero())).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    }
+
     /// How often its main thread has waited for something; only where the system tells.
     pub(crate) fn waits(&self) -> Option<usize> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_nonzero())).ok()?;

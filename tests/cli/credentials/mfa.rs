@@ -1,0 +1,275 @@
+//! Roles that take a code: from a variable, from a person at a terminal, or from what the AWS CLI has kept.
+
+use std::process::Stdio;
+
+use ssmfwd::emulator::{Action, FailureKind, Operation, Role};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::{Child, ChildStdin, ChildStdout},
+};
+
+use super::{Account, OTHER_ROLE, ROLE, SERIAL};
+use crate::harness::{Program, failing, within};
+
+fn with_mfa(codes: &[&str]) -> Account {
+    let account = Account::new(Role { mfa: true, ..Role::default() }, codes);
+    account.configure(&format!("[profile dev]\nrole_arn = {ROLE}\nsource_profile = base\nmfa_serial = {SERIAL}\n"));
+    account
+}
+
+fn kept(account: &Account) -> Vec<std::path::PathBuf> {
+    let Ok(files) = std::fs::read_dir(account.home().join(".aws/cli/cache")) else { return Vec::new() };
+    files.map(|file| file.expect("a file").path()).collect()
+}
+
+#[tokio::test]
+async fn a_code_is_asked_for_once() {
+    let account = with_mfa(&["123456"]);
+    let mut command = account.command(&["--profile", "dev"]);
+    command.env("SSMFWD_MFA_CODE", "123 456");
+    let first = account.who(command).await;
+    assert!(first.contains(":assumed-role/Dev/ssmfwd-"), "{first}");
+    // The next one needs none: the same credentials.
+    assert_eq!(account.who(account.command(&["--profile", "dev"])).await, first);
+    assert_eq!(kept(&account).len(), 1);
+    assert_eq!(account.world.settled().await.calls_of("AssumeRole"), 1);
+}
+
+#[tokio::test]
+async fn without_a_terminal_the_code_is_an_option() {
+    let account = with_mfa(&[]);
+    let ended = account.fails(account.command(&["--profile", "dev"]), 4).await;
+    for text in ["the profile `dev`", SERIAL, "--mfa-code", "hint: start ssmfwd in a terminal"] {
+        assert!(ended.stderr.contains(text), "no {text:?} in:\n{}", ended.stderr);
+    }
+    let ended = account.fails(account.command(&["--profile", "dev", "--mfa-code", "654321"]), 4).await;
+    assert!(
+        ended.stderr.contains("invalid MFA one time pass code") && !ended.stderr.contains("654321"),
+        "{}",
+        ended.stderr
+    );
+    let ended = account.fails_early(account.command(&["--profile", "dev", "--mfa-code", "65432x"])).await;
+    assert!(!ended.contains("65432x"), "{ended}");
+    account.world.settled().await;
+}
+
+#[tokio::test]
+async fn a_role_behind_the_one_with_the_code_needs_no_other() {
+    let account = Account::with(Role { mfa: true, ..Role::default() }, &["123456"], |config| {
+        config.roles.insert(OTHER_ROLE.into(), Role { trusts: vec![ROLE.into()], ..Role::default() });
+    });
+    account.configure(&format!(
+        "[profile dev]\nrole_arn = {OTHER_ROLE}\nsource_profile = middle\nrole_session_name = alice\n\
+         [profile middle]\nrole_arn = {ROLE}\nsource_profile = base\nmfa_serial = {SERIAL}\n"
+    ));
+    for code in ["123456", ""] {
+        let mut command = account.command(&["--profile", "dev"]);
+        command.env("SSMFWD_MFA_CODE", code);
+        assert_eq!(account.who(command).await, "arn:aws:sts::123456789012:assumed-role/Other/alice");
+    }
+    // The first role once, the second one each time.
+    assert_eq!(account.world.settled().await.calls_of("AssumeRole"), 3);
+}
+
+#[tokio::test]
+async fn a_kept_role_that_was_revoked_is_asked_for_again() {
+    let account = with_mfa(&["123456", "234567"]);
+    let run = |code: &str| {
+        let mut command = account.command(&["--profile", "dev"]);
+        command.env("SSMFWD_MFA_CODE", code);
+        command
+    };
+    account.who(run("123456")).await;
+    // As an administrator does it, for a moment.
+    let denied = "StartSession:expired_token:1".parse().expect("a failure");
+    account.world.emulator.configure(|config| config.failures = vec![denied]);
+    Program::start(run("")).exit().await.expect_status(4);
+    account.who(run("")).await;
+    account.world.settled().await;
+}
+
+/// While its credentials are good a tunnel asks for nothing; when they are not, it waits until somebody has given a code
+/// somewhere, to the AWS CLI for instance.
+#[tokio::test]
+async fn a_tunnel_outlives_its_code() {
+    let account = with_mfa(&["123456", "234567"]);
+    let start = |code: &str| {
+        let mut command = account.command(&["--profile", "dev", "--output", "json"]);
+        command.env("SSMFWD_MFA_CODE", code);
+        Program::start(command)
+    };
+    let program = start("123456");
+    program.event("ready").await;
+    account.world.emulator.act(Action::Disconnect);
+    program.event("resumed").await;
+    assert_eq!(account.world.emulator.state().calls_of("AssumeRole"), 1);
+
+    account.world.emulator.configure(|config| {
+        config.failures = failing(Operation::ResumeSession, FailureKind::ExpiredToken);
+    });
+    account.world.emulator.act(Action::Disconnect);
+    let expired = program.event("credentials_expired").await;
+    assert!(
+        expired["hint"].as_str().is_some_and(|hint| hint.contains("aws sts get-caller-identity --profile dev")),
+        "{expired}"
+    );
+    account.world.emulator.configure(|config| config.failures.clear());
+
+    for file in kept(&account) {
+        std::fs::remove_file(file).expect("a file");
+    }
+    let other = start("234567");
+    other.event("ready").await;
+    program.events("resumed", 2).await;
+    for program in [other, program] {
+        program.signal(rustix::process::Signal::TERM);
+        program.exit().await.expect_status(143);
+    }
+    account.world.settled().await;
+}
+
+/// The program in a terminal of its own, as `script` makes one.
+struct Terminal {
+    child: Child,
+    keyboard: ChildStdin,
+    screen: ChildStdout,
+    shown: String,
+}
+
+impl Terminal {
+    fn run(account: &Account, arguments: &str) -> Self {
+        let program = account.command(&[]);
+        let mut command = tokio::process::Command::new("script");
+        let line = format!("{} 0:127.0.0.1:9 -t i-0123456789abcdef0 {arguments}", env!("CARGO_BIN_EXE_ssmfwd"));
+        command.args(["-qefc", &line, "/dev/null"]).env_clear();
+        for (name, value) in program.as_std().get_envs() {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("`script`, of util-linux");
+        let (keyboard, screen) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        Self { child, keyboard, screen, shown: String::new() }
+    }
+
+    /// Waits until a text is on the screen, and forgets all up to its end.
+    async fn shows(&mut self, text: &str) -> String {
+        let mut chunk = [0; 4096];
+        loop {
+            if let Some(at) = self.shown.find(text) {
+                let rest = self.shown.split_off(at + text.len());
+                return std::mem::replace(&mut self.shown, rest);
+            }
+            let count = within(&format!("{text:?}, after {}", self.shown), self.screen.read(&mut chunk)).await;
+            let count = count.expect("a screen");
+            assert_ne!(count, 0, "no {text:?} in:\n{}", self.shown);
+            self.shown.push_str(&String::from_utf8_lossy(&chunk[..count]));
+        }
+    }
+
+    async fn types(&mut self, text: &str) {
+        self.keyboard.write_all(text.as_bytes()).await.expect("a keyboard");
+        self.keyboard.flush().await.expect("a keyboard");
+    }
+
+    async fn ends(mut self, status: i32) {
+        let ended = within("the end", self.child.wait()).await.expect("a child of ours");
+        assert_eq!(ended.code(), Some(status), "{}", self.shown);
+    }
+}
+
+const QUESTION: &str = "code of the MFA device arn:aws:iam::123456789012:mfa/alice (profile dev): ";
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_person_is_asked_and_may_be_wrong() {
+    let account = with_mfa(&["123456"]);
+    // Whoever is slow is not too late: the time to connect begins afterwards.
+    let mut terminal = Terminal::run(&account, "--profile dev --connect-timeout 5");
+    terminal.shows(QUESTION).await;
+    terminal.types("no code\n").await;
+    terminal.shows("a code is six digits").await;
+    terminal.shows(QUESTION).await;
+    terminal.types("000000\n").await;
+    terminal.shows("not accepted: MultiFactorAuthentication failed").await;
+    terminal.shows(QUESTION).await;
+    terminal.types("123456\n").await;
+    terminal.shows("ready in ").await;
+    terminal.types("\u{3}").await;
+    terminal.ends(130).await;
+    assert_eq!(account.world.settled().await.calls_of("AssumeRole"), 2);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn three_wrong_codes_are_enough() {
+    let account = with_mfa(&[]);
+    let mut terminal = Terminal::run(&account, "--profile dev");
+    for _ in 0..3 {
+        terminal.shows(QUESTION).await;
+        terminal.types("000000\n").await;
+    }
+    let shown = terminal.shows("hint: ").await;
+    assert!(shown.contains("invalid MFA one time pass code"), "{shown}");
+    terminal.ends(4).await;
+    assert_eq!(account.world.settled().await.calls_of("AssumeRole"), 3);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn whoever_is_asked_can_leave() {
+    let account = with_mfa(&[]);
+    let mut terminal = Terminal::run(&account, "--profile dev");
+    terminal.shows(QUESTION).await;
+    terminal.types("\u{3}").await;
+    terminal.ends(130).await;
+
+    let mut terminal = Terminal::run(&account, "--profile dev");
+    terminal.shows(QUESTION).await;
+    terminal.types("\u{4}").await;
+    terminal.shows("none was entered").await;
+    terminal.ends(4).await;
+    assert!(account.world.settled().await.calls.is_empty());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_wrong_code_on_the_command_line_is_asked_for_at_the_terminal() {
+    let account = with_mfa(&["123456"]);
+    let mut terminal = Terminal::run(&account, "--profile dev --mfa-code 000000");
+    terminal.shows("not accepted").await;
+    terminal.shows(QUESTION).await;
+    terminal.types("123456\n").await;
+    terminal.shows("as role/Dev (profile dev, us-east-1)").await;
+    terminal.shows("ready in ").await;
+    terminal.types("\u{3}").await;
+    terminal.ends(130).await;
+    account.world.settled().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_person_is_asked_again_when_the_credentials_are_used_up() {
+    let account = with_mfa(&["123456", "234567"]);
+    let mut terminal = Terminal::run(&account, "--profile dev --mfa-code 123456");
+    terminal.shows("ready in ").await;
+    let expired = failing(Operation::ResumeSession, FailureKind::ExpiredToken);
+    account.world.emulator.configure(|config| config.failures = expired);
+    account.world.emulator.act(Action::Disconnect);
+    terminal.shows(QUESTION).await;
+    account.world.emulator.configure(|config| config.failures.clear());
+    terminal.types("234567\n").await;
+    terminal.shows("the credentials can be used again").await;
+    account.world.until("a websocket", |state| state.websockets == 1).await;
+    terminal.types("\u{3}").await;
+    terminal.ends(130).await;
+    assert_eq!(account.world.settled().await.calls_of("AssumeRole"), 2);
+}
+
+impl Account {
+    /// A usage error.
+    async fn fails_early(&self, command: tokio::process::Command) -> String {
+        Program::start(command).exit().await.expect_status(2).stderr
+    }
+}

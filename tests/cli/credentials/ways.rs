@@ -1,0 +1,179 @@
+//! What works.
+
+use ssmfwd::emulator::{EmulatorConfig, Role};
+
+use super::{Account, OTHER_ROLE, ROLE, machine::Machine};
+
+const USER: &str = EmulatorConfig::DEFAULT_IDENTITY;
+
+/// The session of a role, without its name.
+fn in_role(arn: &str) -> &str {
+    arn.strip_prefix("arn:aws:sts::123456789012:assumed-role/").and_then(|rest| rest.split('/').next()).unwrap_or(arn)
+}
+
+#[tokio::test]
+async fn keys_of_the_environment() {
+    let account = Account::new(Role::default(), &[]);
+    account.configure("");
+    let mut command = account.command(&[]);
+    command.envs(account.world.emulator.env());
+    assert_eq!(account.who(command).await, USER);
+    account.world.settled().await;
+}
+
+#[tokio::test]
+async fn keys_of_a_profile() {
+    let account = Account::new(Role::default(), &[]);
+    account.configure("");
+    assert_eq!(account.who(account.command(&["--profile", "base"])).await, USER);
+    let mut command = account.command(&[]);
+    command.env("AWS_PROFILE", "base");
+    assert_eq!(account.who(command).await, USER);
+    // Of the credentials file, which needs no `profile` in front of a name.
+    account.write(".aws/config", "");
+    account.write(".aws/credentials", &format!("[default]\n{}", account.keys()));
+    let mut command = account.command(&[]);
+    command.env("AWS_SHARED_CREDENTIALS_FILE", account.home().join(".aws/credentials"));
+    assert_eq!(account.who(command).await, USER);
+    account.world.settled().await;
+}
+
+#[tokio::test]
+async fn a_role_by_way_of_a_source_profile() {
+    let account = Account::new(Role { external_id: Some("a ticket".into()), ..Role::default() }, &[]);
+    account.configure(&format!(
+        "[profile dev]\nrole_arn = {ROLE}\nsource_profile = base\nexternal_id = a ticket\nrole_session_name = alice\n"
+    ));
+    let arn = account.who(account.command(&["--profile", "dev"])).await;
+    assert_eq!(arn, "arn:aws:sts::123456789012:assumed-role/Dev/alice");
+    account.world.settled().await;
+}
+
+#[tokio::test]
+async fn a_role_by_way_of_another_role() {
+    let account = Account::with(Role::default(), &[], |config| {
+        config.roles.insert(OTHER_ROLE.into(), Role { trusts: vec![ROLE.into()], ..Role::default() });
+    });
+    account.configure(&format!(
+        "[profile two]\nrole_arn = {OTHER_ROLE}\nsource_profile = one\n\
+         [profile one]\nrole_arn = {ROLE}\nsource_profile = base\n"
+    ));
+    let arn = account.who(account.command(&["--profile", "two"])).await;
+    assert_eq!(in_role(&arn), "Other");
+    assert_eq!(account.world.settled().await.calls_of("AssumeRole"), 2);
+}
+
+#[tokio::test]
+async fn a_role_for_a_while() {
+    let account = Account::new(Role { max_duration: 7200, external_id: Some("x1".into()), ..Role::default() }, &[]);
+    let profile = |seconds| {
+        format!(
+            "[profile dev]\nrole_arn = {ROLE}\nsource_profile = base\nexternal_id = x1\nduration_seconds = {seconds}\n"
+        )
+    };
+    account.configure(&profile(7200));
+    let arn = account.who(account.command(&["--profile", "dev"])).await;
+    assert!(arn.starts_with("arn:aws:sts::123456789012:assumed-role/Dev/ssmfwd-"), "{arn}");
+    assert!(!account.home().join(".aws/cli").exists(), "only what takes a code is kept");
+    // The longest that the role allows was asked for: a second more is refused.
+    account.configure(&profile(7201));
+    let command = account.command(&["--profile", "dev"]);
+    let ended = crate::harness::Program::start(command).exit().await.expect_status(4);
+    ended.expect_stderr("exceeds the MaxSessionDuration set for this role").expect_stderr("profile `dev`");
+    account.world.settled().await;
+}
+
+#[tokio::test]
+async fn a_role_with_the_keys_of_the_environment() {
+    let account = Account::new(Role::default(), &[]);
+    for more in ["", "duration_seconds = 900\n"] {
+        account.configure(&format!("[profile dev]\nrole_arn = {ROLE}\ncredential_source = Environment\n{more}"));
+        let mut command = account.command(&["--profile", "dev"]);
+        command.envs(account.world.emulator.env()).env("AWS_CONFIG_FILE", account.home().join(".aws/config"));
+        assert_eq!(in_role(&account.who(command).await), "Dev", "{more}");
+    }
+    account.world.settled().await;
+}
+
+#[tokio::test]
+async fn a_program() {
+    let account = Account::new(Role::default(), &[]);
+    account.write("answer", &account.keys_as_json().to_string());
+    account.configure("[profile dev]\ncredential_process = cat \"$HOME/answer\"\n");
+    assert_eq!(account.who(account.command(&["--profile", "dev"])).await, USER);
+    account.configure(&format!(
+        "[profile dev]\nrole_arn = {ROLE}\nsource_profile = process\nduration_seconds = 900\n\
+         [profile process]\ncredential_process = cat \"$HOME/answer\"\n"
+    ));
+    assert_eq!(in_role(&account.who(account.command(&["--profile", "dev"])).await), "Dev");
+    account.world.settled().await;
+}
+
+#[tokio::test]
+async fn a_web_identity() {
+    let account = Account::new(Role { web_identity: Some("a.web.token".into()), ..Role::default() }, &[]);
+    account.write("token", "a.web.token");
+    let token = account.home().join("token").display().to_string();
+    account.configure("");
+    let mut command = account.command(&[]);
+    command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", &token).env("AWS_ROLE_SESSION_NAME", "pod");
+    assert_eq!(account.who(command).await, "arn:aws:sts::123456789012:assumed-role/Dev/pod");
+
+    account.configure(&format!("[profile dev]\nrole_arn = {ROLE}\nweb_identity_token_file = {token}\n"));
+    assert_eq!(in_role(&account.who(account.command(&["--profile", "dev"])).await), "Dev");
+    // As the first link of a chain that is ours.
+    account.configure(&format!(
+        "[profile dev]\nrole_arn = {OTHER_ROLE}\nsource_profile = pod\nduration_seconds = 900\n\
+         [profile pod]\nrole_arn = {ROLE}\nweb_identity_token_file = {token}\n"
+    ));
+    assert_eq!(in_role(&account.who(account.command(&["--profile", "dev"])).await), "Other");
+    account.world.settled().await;
+}
+
+#[tokio::test]
+async fn the_agent_of_a_container() {
+    let account = Account::new(Role::default(), &[]);
+    account.configure("");
+    let keys = account.keys_as_json().to_string();
+    let container = Machine::answering(move |request, headers| {
+        match headers.iter().any(|header| header == "authorization: the-container") {
+            true if request.starts_with("GET /role ") => (200, keys.clone()),
+            _ => (403, String::new()),
+        }
+    })
+    .await;
+    let with_agent = |arguments: &[&str]| {
+        let mut command = account.command(arguments);
+        command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/role", container.url));
+        command.env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "the-container");
+        command
+    };
+    assert_eq!(account.who(with_agent(&[])).await, USER);
+    account.configure(&format!(
+        "[profile dev]\nrole_arn = {ROLE}\ncredential_source = EcsContainer\nduration_seconds = 900\n"
+    ));
+    assert_eq!(in_role(&account.who(with_agent(&["--profile", "dev"])).await), "Dev");
+    assert_eq!(container.asked().len(), 2);
+    account.world.settled().await;
+}
+
+#[tokio::test]
+async fn the_role_of_an_instance() {
+    let account = Account::new(Role::default(), &[]);
+    account.configure("");
+    let instance = Machine::instance(account.keys_as_json().to_string()).await;
+    let on_it = |arguments: &[&str]| {
+        let mut command = account.command(arguments);
+        command.env_remove("AWS_EC2_METADATA_DISABLED").env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &instance.url);
+        command
+    };
+    assert_eq!(account.who(on_it(&[])).await, USER);
+    for more in ["", "duration_seconds = 900\n"] {
+        let config = format!("[profile dev]\nrole_arn = {ROLE}\ncredential_source = Ec2InstanceMetadata\n{more}");
+        account.configure(&config);
+        assert_eq!(in_role(&account.who(on_it(&["--profile", "dev"])).await), "Dev", "{more}");
+    }
+    let asked = instance.asked();
+    assert!(asked.iter().any(|request| request.starts_with("PUT /latest/api/token")), "{asked:?}");
+    account.world.settled().await;
+}
