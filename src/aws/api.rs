@@ -43,11 +43,13 @@ impl Aws {
     async fn start_session(&self, request: &StartRequest) -> Result<Grant, ControlError> {
         let call = Call { operation: "StartSession", resource: &request.target };
         self.ready(call, credentials::START_WAIT).await?;
+        let target = self.resolve(call).await?;
+        let call = Call { resource: &target, ..call };
         let parameters = request.parameters.iter().map(|(name, values)| (name.clone(), values.clone())).collect();
         let sent = self
             .client
             .start_session()
-            .target(&request.target)
+            .target(&target)
             .set_document_name(request.document.clone())
             .set_parameters(Some(parameters).filter(|_| !request.parameters.is_empty()))
             .set_reason(request.reason.clone())
@@ -56,13 +58,21 @@ impl Aws {
             .send();
         let answer = match sent.await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.failed(call, error)),
+            Err(error) => {
+                let error = self.failed(call, error);
+                if error.kind == ControlErrorKind::TargetNotConnected {
+                    self.lookups.forget(&request.target);
+                }
+                return Err(error);
+            }
         };
         let Some(session) = present(answer.session_id).map(SessionId) else {
             return Err(call.error(ControlErrorKind::BadAnswer, "the answer has no SessionId"));
         };
         let granted = match (present(answer.token_value), present(answer.stream_url)) {
-            (Some(token), Some(url)) => self.grant(call, &session, token, url),
+            (Some(token), Some(url)) => {
+                self.grant(call, &session, token, url).map(|grant| Grant { target: Some(target.clone()), ..grant })
+            }
             (None, _) => Err(call.error(ControlErrorKind::BadAnswer, "the answer has no TokenValue")),
             (_, None) => Err(call.error(ControlErrorKind::BadAnswer, "the answer has no StreamUrl")),
         };
@@ -121,11 +131,11 @@ impl Aws {
 
     /// Loads credentials before a call and not inside it: loading may ask a person and has its own time, and its
     /// failure is told from the call's.
-    async fn ready(&self, call: Call<'_>, wait: Duration) -> Result<(), ControlError> {
+    pub(super) async fn ready(&self, call: Call<'_>, wait: Duration) -> Result<(), ControlError> {
         self.credentials.get(wait).await.map(drop).map_err(|error| call.no_credentials(&error))
     }
 
-    fn failed<E>(&self, call: Call<'_>, error: SdkError<E, Response>) -> ControlError
+    pub(super) fn failed<E>(&self, call: Call<'_>, error: SdkError<E, Response>) -> ControlError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
@@ -147,7 +157,7 @@ impl Aws {
             let message = format!("the StreamUrl of the answer is not trusted: {reason}: {url}");
             call.error(ControlErrorKind::BadAnswer, message)
         })?;
-        Ok(Grant { session_id: session.clone(), token, url })
+        Ok(Grant { session_id: session.clone(), token, url, target: None })
     }
 }
 

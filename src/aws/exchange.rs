@@ -85,7 +85,7 @@ impl Exchange {
         self.seen.endpoint.send_replace(endpoint);
     }
 
-    fn answered_at(&self, date: &str) {
+    pub(super) fn answered_at(&self, date: &str) {
         let Some(theirs) =
             DateTime::from_str(date, Format::HttpDate).ok().and_then(|date| SystemTime::try_from(date).ok())
         else {

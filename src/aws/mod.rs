@@ -26,6 +26,7 @@ mod profiles;
 mod provider;
 mod sign;
 mod stream_url;
+mod targets;
 
 use std::{fmt, time::Duration};
 
@@ -43,13 +44,19 @@ use aws_types::{
     sdk_ua_metadata::FrameworkMetadata,
 };
 
-pub(crate) use self::errors::{Fault, fault};
+#[cfg(test)]
+pub(crate) use self::targets::Ping;
+pub use self::targets::{Target, TargetError, TargetProblem};
 use self::{
     credentials::CachedCredentials,
     endpoint::CheckedEndpoint,
     errors::Call,
     exchange::Exchange,
     provider::{Lookup, Mfa},
+};
+pub(crate) use self::{
+    errors::{Fault, fault},
+    targets::{LookupFault, Match, NodeInfo, Resolution, lookup_fault},
 };
 pub use self::{
     identity::Identity,
@@ -101,6 +108,7 @@ pub struct Aws {
     config: SdkConfig,
     credentials: CachedCredentials,
     exchange: Exchange,
+    lookups: targets::Lookups,
     region: String,
     profile: Option<String>,
     mfa: Mfa,
@@ -173,7 +181,16 @@ impl Aws {
             .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
             .identity_cache(IdentityCache::no_cache())
             .build();
-        Ok(Self { client, config, credentials, exchange, region, profile: options.profile, mfa: Mfa::default() })
+        Ok(Self {
+            client,
+            config,
+            credentials,
+            exchange,
+            lookups: targets::Lookups::default(),
+            region,
+            profile: options.profile,
+            mfa: Mfa::default(),
+        })
     }
 
     /// The region, such as `eu-west-1`.

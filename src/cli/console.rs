@@ -89,6 +89,13 @@ impl Console {
         self.shared.filled.notify_one();
     }
 
+    /// Waits until all is written, however slow its reader. Blocks: for a thread that may wait.
+    pub(super) fn drain(&self) {
+        let queue = self.shared.lock();
+        let busy = |queue: &mut Queue| queue.writing || !queue.lines.is_empty();
+        drop(self.shared.drained.wait_while(queue, busy));
+    }
+
     /// Waits until all is written, for a while at most. Blocks: for the very end.
     pub(super) fn flush(&self) {
         let queue = self.shared.lock();

@@ -202,7 +202,7 @@ impl ForwardReporter {
     fn session(&self, session: &SessionId, member: u32, event: &SessionEvent) {
         let (name, reporter, session_id) = (self.forward.name(), &*self.reporter, &session.0[..]);
         match event {
-            SessionEvent::Started(_) => self.started(session, member),
+            SessionEvent::Started { target, .. } => self.started(session, target, member),
             SessionEvent::Ready => self.ready(session),
             SessionEvent::CustomerMessage(text) => reporter.say(text),
             SessionEvent::UnsignedUpgrade => reporter
@@ -261,8 +261,8 @@ impl ForwardReporter {
         }
     }
 
-    fn started(&self, session: &SessionId, member: u32) {
-        let (name, target) = (self.forward.name(), &self.forward.request.target[..]);
+    fn started(&self, session: &SessionId, target: &str, member: u32) {
+        let name = self.forward.name();
         {
             let mut told = self.told();
             told.retire(|place| place == member);

@@ -18,11 +18,13 @@ mod grammar;
 mod logging;
 mod login;
 mod ls;
+mod picker;
 mod plan;
 mod prompt;
 mod report;
 mod reporter;
 mod run;
 mod signals;
+mod targets;
 
 pub use run::main;

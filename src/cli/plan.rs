@@ -4,9 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use http::Uri;
 
-use super::{args::Args, grammar, report::Report};
+use super::{
+    args::{AccessArgs, Args},
+    grammar,
+    report::Report,
+};
 use crate::{
-    aws::MfaCode,
+    aws::{MfaCode, Target, TargetError},
     forward::{ForwardSpec, ForwarderOptions, Listen, SessionAccounts},
     session::StartRequest,
 };
@@ -53,6 +57,23 @@ pub(super) struct Access {
     pub(super) keys_in_environment: bool,
 }
 
+impl Access {
+    /// What was typed, checked.
+    pub(super) fn of(args: &AccessArgs) -> Result<Self, Report> {
+        let endpoint_url = given(&args.endpoint_url);
+        if let Some(url) = &endpoint_url {
+            check_endpoint(url)?;
+        }
+        Ok(Self {
+            profile: given(&args.profile),
+            region: given(&args.region),
+            endpoint_url,
+            mfa_code: mfa_code(&args.mfa_code)?,
+            ..Self::default()
+        })
+    }
+}
+
 impl PlannedForward {
     /// The name in events and errors: FORWARD as typed.
     pub(super) fn name(&self) -> &str {
@@ -95,19 +116,9 @@ impl Plan {
             };
             forwards.push(PlannedForward { spec, request });
         }
-        let endpoint_url = given(&args.access.endpoint_url);
-        if let Some(url) = &endpoint_url {
-            check_endpoint(url)?;
-        }
         Ok(Self {
             forwards,
-            access: Access {
-                profile: given(&args.access.profile),
-                region: given(&args.access.region),
-                endpoint_url,
-                mfa_code: mfa_code(&args.access.mfa_code)?,
-                ..Access::default()
-            },
+            access: Access::of(&args.access)?,
             options: ForwarderOptions {
                 max_connections: args.forward.max_connections,
                 linger: args.forward.linger,
@@ -132,6 +143,13 @@ fn mfa_code(text: &Option<String>) -> Result<Option<MfaCode>, Report> {
     given(text).map(|text| MfaCode::parse(&text).ok_or_else(wrong)).transpose()
 }
 
+/// Whether nothing is missing but a target: the rest is valid, and some forward has none of its own.
+pub(super) fn lacks_only_a_target(args: &Args) -> bool {
+    let mut with_target = args.clone();
+    with_target.session.target = Some("i-0".to_owned());
+    given(&args.session.target).is_none() && Plan::new(args).is_err() && Plan::new(&with_target).is_ok()
+}
+
 /// An empty text, as from an empty variable, is none.
 fn given(text: &Option<String>) -> Option<String> {
     text.clone().filter(|text| !text.is_empty())
@@ -148,29 +166,15 @@ fn collision(first: &ForwardSpec, second: &ForwardSpec) -> Report {
 
 fn no_target(spec: &ForwardSpec) -> Report {
     Report::usage(format!("no target for {}", spec.text)).with_hint(format!(
-        "name one with --target i-0123456789abcdef0 (or SSMFWD_TARGET), or for this forward alone as {}@i-0123456789abcdef0",
+        "name one with --target i-0123456789abcdef0 or --target name:NAME (or SSMFWD_TARGET), or for this forward alone \
+         as {}@i-0123456789abcdef0; `ssmfwd ls` lists them",
         spec.text
     ))
 }
 
 fn check_target(target: &str) -> Result<(), Report> {
-    let is_id = |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let is_ecs = |id: &str| {
-        let parts: Vec<_> = id.split('_').collect();
-        parts.len() >= 3
-            && parts.iter().all(|part| !part.is_empty())
-            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
-    };
-    let known = match target.split_once([':', '-']) {
-        Some(("i" | "mi", id)) if !target.contains(':') => is_id(id),
-        Some(("ecs", id)) if target.starts_with("ecs:") => is_ecs(id),
-        _ => false,
-    };
-    if known {
-        return Ok(());
-    }
-    Err(Report::usage(format!("the target {target:?} is of no kind that this version knows"))
-        .with_hint("targets are i-… (EC2), mi-… (hybrid) and ecs:CLUSTER_TASK_RUNTIME (a container)"))
+    let checked = target.parse::<Target>().map(drop);
+    checked.map_err(|error| Report::usage(error.to_string()).with_hint(format!("targets are {}", TargetError::forms())))
 }
 
 fn check_endpoint(url: &str) -> Result<(), Report> {
@@ -283,6 +287,31 @@ mod tests {
     }
 
     #[test]
+    fn a_target_may_be_what_has_to_be_looked_up() {
+        let words = ["1:2@tag:k=a@b", "3:4@ecs:cluster/service", "5:6", "-t", "bastion"];
+        let forwards = plan(&words).expect("a valid plan").forwards;
+        let targets: Vec<_> = forwards.iter().map(|forward| &forward.request.target[..]).collect();
+        assert_eq!(targets, ["tag:k=a@b", "ecs:cluster/service", "bastion"]);
+    }
+
+    #[test]
+    fn a_target_can_be_asked_for_if_nothing_else_is_wrong() {
+        for (words, expected) in [
+            (&["1:2"][..], true),
+            (&["1:2", "3:4@i-0a"], true),
+            (&["1:2@i-0a"], false),
+            (&["1:2", "-t", "i-0a"], false),
+            (&["1:2", "-t", ""], true),
+            (&["1:2", "-t", "name:"], false),
+            (&["1:2:3:4:5"], false),
+            (&["1:2", "--parameter", "x"], false),
+        ] {
+            let args = Args::try_parse_from(std::iter::once(&"ssmfwd").chain(words)).expect("valid arguments");
+            assert_eq!(lacks_only_a_target(&args), expected, "{words:?}");
+        }
+    }
+
+    #[test]
     fn sessions_are_passed_on() {
         let plan = |words: &[&str]| plan(&[&["1:2", "-t", "i-0a"], words].concat()).expect("a valid plan").options;
         assert_eq!(plan(&[]).sessions, Sessions::Auto);
@@ -318,16 +347,15 @@ mod tests {
         for (words, expected) in [
             (&["1:2"][..], "--target"),
             (&["1:2", "-t", ""], "--target"),
-            (&["1:2", "-t", "name:bastion"], "i-…"),
-            (&["1:2", "-t", "bastion"], "i-…"),
+            (&["1:2", "-t", "name:"], "NAME is missing"),
+            (&["1:2", "-t", "Role=bastion"], "tag:Role=bastion"),
             (&["1:2", "-t", "i-"], "i-…"),
             (&["1:2", "-t", "i-0a/b"], "i-…"),
             (&["1:2", "-t", "i:0a"], "i-…"),
-            (&["1:2", "-t", "ecs-a_b_c"], "i-…"),
-            (&["1:2", "-t", "ecs:cluster/service"], "ecs:CLUSTER_TASK_RUNTIME"),
+            (&["1:2", "-t", "ecs:cluster/a/b/c"], "ecs:CLUSTER_TASK_RUNTIME"),
             (&["1:2", "-t", "ecs:a_b"], "ecs:CLUSTER_TASK_RUNTIME"),
             (&["1:2", "-t", "ecs:a__b"], "ecs:CLUSTER_TASK_RUNTIME"),
-            (&["1:2@tag:k=v", "-t", "i-0a"], "i-…"),
+            (&["1:2@tag:k", "-t", "i-0a"], "expected tag:KEY=VALUE"),
             (&["1:2:3:4:5", "-t", "i-0a"], "FORWARD \"1:2:3:4:5\""),
             (
                 &["13306:a:1", "13306:b:1", "-t", "i-0a"],

@@ -6,6 +6,7 @@ use super::{
     console::printable,
     exit::Exit,
     plan::{Access, PlannedForward},
+    targets,
 };
 use crate::{
     aws::{self, Fault},
@@ -123,6 +124,12 @@ impl Report {
         control_hint(error, None, access).into_iter().fold(report, Self::with_hint)
     }
 
+    /// A call that failed outside any forward.
+    pub(super) fn call(what: &str, error: &ControlError, access: &Access) -> Self {
+        let report = Self::new(exit_of(error.kind), what).caused_by(error);
+        control_hint(error, None, access).into_iter().fold(report, Self::with_hint)
+    }
+
     /// A session that did not become ready.
     pub(super) fn connect(error: &ConnectError, forward: &PlannedForward, access: &Access) -> Self {
         let (exit, hint) = match error {
@@ -212,6 +219,9 @@ fn control_hint(error: &ControlError, forward: Option<&PlannedForward>, access: 
     if let Some(fault) = aws::fault(error) {
         return Some(fault_hint(fault, access));
     }
+    if let Some(hint) = targets::hint(error, access) {
+        return Some(hint);
+    }
     Some(match error.kind {
         ControlErrorKind::NoCredentials => {
             format!("log in with `{}`, or name a profile with --profile", login_command(access))
@@ -229,7 +239,8 @@ fn control_hint(error: &ControlError, forward: Option<&PlannedForward>, access: 
             ("OpenDataChannel", _) => open_data_channel_hint(access),
             ("StartSession", Some(forward)) => format!(
                 "the policy must allow ssm:StartSession on {} and on {}",
-                target_arn(&forward.request.target, region),
+                // Not the forward's, which may be a name.
+                target_arn(&error.resource, region),
                 document_arn(forward.request.document.as_deref(), region),
             ),
             (operation, _) => {

@@ -140,6 +140,18 @@ impl Reporter {
         self.console.line(To::Stdout, line);
     }
 
+    /// Whether people are told what is not a warning.
+    pub(super) fn says(&self) -> bool {
+        self.format == Format::Text && !self.quiet
+    }
+
+    /// Waits until all data is written, however slow its reader.
+    pub(super) async fn written(self: &Arc<Self>) {
+        let reporter = self.clone();
+        // It fails only if it panics, and then there is nothing to wait for.
+        drop(tokio::task::spawn_blocking(move || reporter.console.drain()).await);
+    }
+
     /// Waits until all is written.
     pub(super) fn flush(&self) {
         self.console.flush();
@@ -186,7 +198,7 @@ impl Reporter {
 
     /// For people, where there is no other output.
     pub(super) fn say(&self, line: &str) {
-        if self.format == Format::Text && !self.quiet {
+        if self.says() {
             self.console.spare_line(To::Stderr, |_| format!("ssmfwd: {}", printable(line)));
         }
     }
@@ -291,7 +303,7 @@ pub(super) mod tests {
         for event in [
             Event::Listening(tcp("0.0.0.0:13306")),
             Event::Listening(tcp("[::]:13306")),
-            of_session(SessionEvent::Started(id.clone())),
+            of_session(SessionEvent::Started { session: id.clone(), target: "i-0b".into() }),
             of_session(SessionEvent::CustomerMessage("be\u{1b} nice".into())),
             of_session(SessionEvent::UnsignedUpgrade),
             Event::ConnectionOpened { peer },
@@ -355,7 +367,7 @@ pub(super) mod tests {
             &[
                 r#"{"event":"listening",F,"address":"0.0.0.0:13306"}"#,
                 r#"{"event":"listening",F,"address":"[::]:13306"}"#,
-                r#"{"event":"session_started",F,"session_id":"me-0a","target":"i-0a","member":0}"#,
+                r#"{"event":"session_started",F,"session_id":"me-0a","target":"i-0b","member":0}"#,
                 r#"{"event":"connection_opened",F,"peer":"127.0.0.1:5"}"#,
                 r#"{"event":"backpressure",F,"active":true}"#,
                 r#"{"event":"destination_refused",F,"peer":"127.0.0.1:5","destination":"db:3306"}"#,
@@ -381,7 +393,7 @@ pub(super) mod tests {
         let (_, stderr) = told(Format::Text, false, |reporter| {
             let forward = reporter.of(&forward("1:db:2"));
             for id in ["me-0a", "me-0b", "me-0c"] {
-                let event = SessionEvent::Started(session(id));
+                let event = SessionEvent::Started { session: session(id), target: "i-0a".into() };
                 forward.tell(&Event::Session { session: session(id), member: 0, event });
             }
             forward.tell(&ended("me-0b", ended_as_asked()));

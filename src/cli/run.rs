@@ -9,7 +9,7 @@
 //! A session that is lost while serving is the forward's business: it ends the program only when no other one can be
 //! started in its place.
 
-use std::{pin::pin, process::ExitCode, sync::Arc};
+use std::{pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::{
@@ -26,12 +26,13 @@ use super::{
     exit::Exit,
     logging,
     login::{self, Offered},
-    ls,
-    plan::{Access, Plan, PlannedForward},
+    ls, picker,
+    plan::{self, Access, Plan, PlannedForward},
     prompt::TerminalPrompt,
     report::Report,
     reporter::Reporter,
     signals::{Signal, Signals},
+    targets,
 };
 use crate::{
     aws::{Aws, AwsOptions, SharedMfaPrompt},
@@ -79,10 +80,7 @@ pub fn main() -> ExitCode {
     let reporter = Arc::new(Reporter::new(console, args.say.output, args.say.quiet));
     let over = match &args.command {
         Some(command) => runtime.block_on(run_command(command, &args, &reporter)),
-        None => match Plan::new(&args) {
-            Ok(plan) => runtime.block_on(run(plan, &reporter)),
-            Err(report) => Over::Failed(report),
-        },
+        None => runtime.block_on(forward(&args, &reporter)),
     };
     // What still runs, a name lookup for instance, is not waited for.
     runtime.shutdown_background();
@@ -96,6 +94,48 @@ pub fn main() -> ExitCode {
         None => reporter.stopped(exit, by),
     }
     exit.into()
+}
+
+/// Forwards, as the arguments say. Who has named no target is asked for one, if there is somebody to ask.
+async fn forward(args: &Args, reporter: &Arc<Reporter>) -> Over {
+    let plan = match Plan::new(args) {
+        Ok(plan) => plan,
+        Err(_) if picker::can_ask() && plan::lacks_only_a_target(args) => return ask_and_forward(args, reporter).await,
+        Err(report) => return Over::Failed(report),
+    };
+    run(plan, None, reporter).await
+}
+
+async fn ask_and_forward(args: &Args, reporter: &Arc<Reporter>) -> Over {
+    let asked = {
+        let mut signals = match Signals::install() {
+            Ok(signals) => signals,
+            Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
+        };
+        let asking = async {
+            let mut access = Access::of(&args.access)?;
+            let aws = load(&mut access, args.session.connect_timeout).await?;
+            let target = picker::ask(&aws, &access, reporter).await?;
+            Ok::<_, Report>((aws, access, target))
+        };
+        tokio::select! {
+            asked = asking => asked,
+            signal = signals.next() => return Over::Signal(signal),
+        }
+    };
+    let mut args = args.clone();
+    let aws = match asked {
+        Ok((aws, access, Some(target))) => {
+            args.session.target = Some(target);
+            (aws, access)
+        }
+        Ok((_, _, None)) => return Over::Signal(Signal::Interrupt),
+        Err(report) => return Over::Failed(report),
+    };
+    match Plan::new(&args) {
+        Ok(plan) => run(plan, Some(aws), reporter).await,
+        Err(report) => Over::Failed(report),
+    }
 }
 
 /// A command that does one thing and ends. A signal ends it at once.
@@ -127,7 +167,25 @@ async fn control_plane(access: &Access) -> Result<Aws, ControlError> {
     Aws::load(options).await
 }
 
-async fn run(mut plan: Plan, reporter: &Arc<Reporter>) -> Over {
+/// The same, and the choice of credentials completed with what the AWS configuration says: hints need it.
+pub(super) async fn load(access: &mut Access, limit: Duration) -> Result<Aws, Report> {
+    // Without --profile, the keys of the environment come first.
+    let has_keys = std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|id| !id.is_empty());
+    access.keys_in_environment = access.profile.is_none() && has_keys;
+    let Ok(control) = time::timeout(limit, control_plane(access)).await else {
+        return Err(Report::new(Exit::Failure, "the AWS configuration could not be read in time"));
+    };
+    let control = control.map_err(|error| Report::configuration(&error, access))?;
+    access.region = Some(control.region().to_owned());
+    access.profile = control.profile().map(str::to_owned);
+    access.uses_mfa = control.uses_mfa();
+    // Before the time to connect begins to run.
+    control.ask_for_code().await;
+    Ok(control)
+}
+
+/// Runs the plan, with the AWS API if that has been loaded already.
+async fn run(mut plan: Plan, mut aws: Option<(Aws, Access)>, reporter: &Arc<Reporter>) -> Over {
     let mut started = Instant::now();
     let mut signals = match Signals::install() {
         Ok(signals) => signals,
@@ -144,7 +202,7 @@ async fn run(mut plan: Plan, reporter: &Arc<Reporter>) -> Over {
         // Without what was found out the first time.
         plan.access.clone_from(&asked_for);
         let connector = tokio::select! {
-            connector = connector(&mut plan) => connector,
+            connector = connector(&mut plan, aws.take(), reporter) => connector,
             signal = signals.next() => return Over::Signal(signal),
         };
         let (connector, control) = match connector {
@@ -181,22 +239,23 @@ fn bind_all(plan: &Plan, reporter: &Arc<Reporter>) -> Result<Vec<Forwarder>, Rep
     plan.forwards.iter().map(bind).collect()
 }
 
-/// What starts the sessions. Completes the plan with what the AWS configuration says: hints need it.
-async fn connector(plan: &mut Plan) -> Result<(SessionConnector, Arc<Aws>), Report> {
-    // Without --profile, the keys of the environment come first.
-    let has_keys = std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|id| !id.is_empty());
-    plan.access.keys_in_environment = plan.access.profile.is_none() && has_keys;
+/// What starts the sessions. Completes the plan with what the AWS configuration says.
+async fn connector(
+    plan: &mut Plan,
+    aws: Option<(Aws, Access)>,
+    reporter: &Arc<Reporter>,
+) -> Result<(SessionConnector, Arc<Aws>), Report> {
     // A hundred and more certificates are read meanwhile.
     let dialer = tokio::task::spawn_blocking(Dialer::new);
-    let Ok(control) = time::timeout(plan.connect_timeout, control_plane(&plan.access)).await else {
-        return Err(Report::new(Exit::Failure, "the AWS configuration could not be read in time"));
+    let control = match aws {
+        Some((control, access)) => {
+            plan.access = access;
+            control
+        }
+        None => load(&mut plan.access, plan.connect_timeout).await?,
     };
-    let control = control.map_err(|error| Report::configuration(&error, &plan.access))?;
-    plan.access.region = Some(control.region().to_owned());
-    plan.access.profile = control.profile().map(str::to_owned);
-    plan.access.uses_mfa = control.uses_mfa();
-    // Before the time to connect begins to run.
-    control.ask_for_code().await;
+    let control = Arc::new(control);
+    targets::tell(&control, plan, reporter);
     let dialer = dialer.await.map_err(std::io::Error::other).flatten().map_err(|error| {
         Report::new(Exit::Failure, "cannot load the trusted roots of this machine").caused_by(&error)
     })?;
@@ -210,7 +269,6 @@ async fn connector(plan: &mut Plan) -> Result<(SessionConnector, Arc<Aws>), Repo
         wake: Some(watch_for_wake()),
         ..SessionOptions::default()
     };
-    let control = Arc::new(control);
     Ok((SessionConnector::new(control.clone(), Arc::new(dialer), options), control))
 }
 

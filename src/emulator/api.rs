@@ -1,4 +1,5 @@
-//! The SSM API: AWS JSON 1.1 on `POST /`, signatures verified (`proto-notes/control-plane.md`).
+//! The APIs that speak AWS JSON 1.1 on `POST /`, signatures verified: SSM's sessions (`proto-notes/control-plane.md`)
+//! here, its inventory and ECS in files of their own.
 
 use std::sync::Arc;
 
@@ -11,13 +12,15 @@ use serde_json::json;
 use super::{
     EmulatorConfig, EndedBy, FailureKind, Operation,
     clock::Moment,
+    ecs, inventory,
     service::{Parameters, Permit, Resumed, Service, StartOrder, find_document},
     sigv4::{Plus, SignedRequest},
 };
 
 /// Largest body that is read, bytes.
 pub(super) const MAX_BODY: usize = 256 << 10;
-const TARGET_PREFIX: &str = "AmazonSSM.";
+/// What stands before the operation in `X-Amz-Target`, by the service in signatures.
+const TARGET_PREFIXES: [(&str, &str); 2] = [("ssm", "AmazonSSM."), ("ecs", "AmazonEC2ContainerServiceV20141113.")];
 /// What a load balancer says when there is nothing behind it.
 const UNAVAILABLE_PAGE: &str = "<html><body><h1>503 Service Unavailable</h1></body></html>";
 
@@ -34,16 +37,21 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
-    fn new(code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, code, message: message.into(), modelled: false, page: None }
     }
 
-    fn modelled(code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn modelled(code: &'static str, message: impl Into<String>) -> Self {
         Self { modelled: true, ..Self::new(code, message) }
     }
 
+    #[cfg(test)]
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
     fn of(kind: FailureKind, operation: Operation, region: &str, caller: &str) -> Self {
-        let operation = operation.name();
+        let (service, operation) = (operation.service(), operation.name());
         let unavailable = |page| Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             page: Some(page),
@@ -63,9 +71,9 @@ impl ApiError {
             FailureKind::AccessDenied => Self::new(
                 "AccessDeniedException",
                 format!(
-                    "User: {caller} is not authorized to perform: ssm:{operation} on \
-                     resource: arn:aws:ssm:{region}:123456789012:* because no identity-based policy allows the \
-                     ssm:{operation} action"
+                    "User: {caller} is not authorized to perform: {service}:{operation} on resource: \
+                     arn:aws:{service}:{region}:123456789012:* because no identity-based policy allows the \
+                     {service}:{operation} action"
                 ),
             ),
             FailureKind::TargetNotConnected => Self::modelled("TargetNotConnected", "The target is not connected."),
@@ -74,7 +82,7 @@ impl ApiError {
         }
     }
 
-    fn constraint(member: &str, value: Option<&str>, constraint: &str) -> Self {
+    pub(super) fn constraint(member: &str, value: Option<&str>, constraint: &str) -> Self {
         let value = value.map_or_else(|| "null".to_owned(), |value| format!("'{value}'"));
         let message = format!(
             "1 validation error detected: Value {value} at '{member}' failed to satisfy constraint: Member must {constraint}"
@@ -96,23 +104,22 @@ pub(super) struct ApiRequest<'a> {
 /// Answers one request.
 pub(super) fn answer(service: &Arc<Service>, request: &ApiRequest<'_>) -> Response<Full<Bytes>> {
     let config = service.config();
-    let operation = request
-        .headers
-        .get("x-amz-target")
-        .and_then(|target| target.to_str().ok())
-        .and_then(|target| target.strip_prefix(TARGET_PREFIX))
-        .and_then(Operation::of_call);
+    let operation = request.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).and_then(operation_of);
     service.observe(|state| state.count_call(operation.map_or("(unknown)", Operation::name)));
     let result = match operation {
         Some(operation) => check(service, &config, operation, request).and_then(|()| match operation {
             Operation::StartSession => start_session(service, &config, request),
             Operation::ResumeSession => resume_session(service, request),
-            _ => terminate_session(service, request),
+            Operation::TerminateSession => terminate_session(service, request),
+            Operation::DescribeInstanceInformation => inventory::describe_information(service, &config, request.body),
+            Operation::DescribeInstanceProperties => inventory::describe_properties(service, &config, request.body),
+            Operation::GetConnectionStatus => inventory::connection_status(service, &config, request.body),
+            Operation::ListTasks => ecs::list_tasks(&config, request.body),
+            Operation::DescribeTasks => ecs::describe_tasks(&config, request.body),
+            Operation::ListServices => ecs::list_services(&config, request.body),
+            _ => Err(unknown()),
         }),
-        None => Err(ApiError::new(
-            "UnknownOperationException",
-            "the emulator serves StartSession, ResumeSession and TerminateSession",
-        )),
+        None => Err(unknown()),
     };
     let mut response = match result {
         Ok(body) => Response::new(Full::new(body)),
@@ -147,6 +154,16 @@ pub(super) fn answer(service: &Arc<Service>, request: &ApiRequest<'_>) -> Respon
     response
 }
 
+fn operation_of(target: &str) -> Option<Operation> {
+    let (service, name) =
+        TARGET_PREFIXES.iter().find_map(|(service, prefix)| Some((service, target.strip_prefix(prefix)?)))?;
+    Operation::of_call(name).filter(|operation| operation.service() == *service)
+}
+
+fn unknown() -> ApiError {
+    ApiError::new("UnknownOperationException", "the emulator does not serve this operation")
+}
+
 /// What stands in front of the API and knows nothing of it.
 fn unavailable(status: StatusCode, page: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(page.as_bytes())));
@@ -161,7 +178,7 @@ fn check(
     operation: Operation,
     request: &ApiRequest<'_>,
 ) -> Result<(), ApiError> {
-    let early = if service.take_throttle() {
+    let early = if operation.is_of_a_session() && service.take_throttle() {
         Some(FailureKind::Throttled)
     } else {
         service.take_failure(operation, FailureKind::precedes_signature)
@@ -177,7 +194,7 @@ fn check(
         body: request.body,
     };
     let caller = service
-        .authenticate(&signed, "ssm", Plus::Space)
+        .authenticate(&signed, operation.service(), Plus::Space)
         .map_err(|rejection| ApiError::new(rejection.code(), rejection.to_string()))?;
     if config.expired_credentials {
         return Err(ApiError::of(FailureKind::ExpiredToken, operation, &config.region, &caller.arn));
@@ -256,7 +273,7 @@ fn start_session(service: &Arc<Service>, config: &EmulatorConfig, request: &ApiR
     let properties = document
         .properties(&name, &input.parameters.unwrap_or_default())
         .map_err(|error| ApiError::new("ValidationException", error.to_string()))?;
-    if config.offline || service.is_restarting(&target) || !config.targets.contains(&target) {
+    if !inventory::is_connected(service, config, &target) {
         return Err(ApiError::modelled("TargetNotConnected", format!("{target} is not connected.")));
     }
     let order = StartOrder { target, document: name, properties, reason: input.reason };
@@ -305,6 +322,6 @@ fn no_such_session(id: &str) -> ApiError {
     ApiError::modelled("DoesNotExistException", format!("Session {id} does not exist."))
 }
 
-fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::new("SerializationException", error.to_string()))
 }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{ApiFailure, Credentials, Interval, Role, SessionDocument, SsoConfig};
+use super::{ApiFailure, Credentials, EcsCluster, Interval, Node, Role, SessionDocument, SsoConfig};
 
 /// What is emulated, and what goes wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,8 +31,13 @@ pub struct EmulatorConfig {
     /// The codes of MFA devices, by serial number. A code is good once.
     pub mfa_devices: BTreeMap<String, Vec<String>>,
 
-    /// Targets whose agent is connected; any other is `TargetNotConnected`.
+    /// Targets whose agent is connected, beside the `nodes` that are online and the containers of `ecs` that can be
+    /// reached; any other is `TargetNotConnected`. The inventory shows them as nodes without a name.
     pub targets: Vec<String>,
+    /// The managed nodes of SSM's inventory. One that is not online is `TargetNotConnected`, whatever `targets` says.
+    pub nodes: Vec<Node>,
+    /// ECS clusters with their services and tasks.
+    pub ecs: Vec<EcsCluster>,
     /// No target's agent is connected: StartSession answers `TargetNotConnected`. Live sessions do not notice.
     pub offline: bool,
     /// Session documents beside the ones that AWS publishes.
@@ -109,7 +114,7 @@ pub struct EmulatorConfig {
     pub denied: Vec<String>,
     /// Whether the credentials have expired.
     pub expired_credentials: bool,
-    /// So many of the next SSM API calls are answered with `ThrottlingException`; counts down.
+    /// So many of the next calls that start, resume or end a session are answered with `ThrottlingException`; counts down.
     pub throttle: u32,
     /// Operations that fail in other ways.
     pub failures: Vec<ApiFailure>,
@@ -133,6 +138,8 @@ impl Default for EmulatorConfig {
             roles: BTreeMap::new(),
             mfa_devices: BTreeMap::new(),
             targets: vec![Self::DEFAULT_TARGET.into()],
+            nodes: vec![Node::new(Self::DEFAULT_TARGET).named("bastion")],
+            ecs: Vec::new(),
             offline: false,
             documents: BTreeMap::new(),
             agent: AgentKind::Realistic,

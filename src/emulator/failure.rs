@@ -44,7 +44,19 @@ pub enum Operation {
     ListAccountRoles,
     /// The access portal.
     Logout,
-    /// The three API calls of sessions; not the upgrade, and no other service.
+    /// SSM's inventory.
+    DescribeInstanceInformation,
+    /// SSM's inventory, with names.
+    DescribeInstanceProperties,
+    /// Whether a target is connected.
+    GetConnectionStatus,
+    /// The tasks of an ECS service.
+    ListTasks,
+    /// What tasks of ECS are.
+    DescribeTasks,
+    /// The services of an ECS cluster.
+    ListServices,
+    /// The three API calls of a session; not the upgrade.
     Any,
     /// STS: whose credentials are these. The real one denies it to nobody.
     GetCallerIdentity,
@@ -61,6 +73,12 @@ impl Operation {
             "StartSession" => Some(Self::StartSession),
             "ResumeSession" => Some(Self::ResumeSession),
             "TerminateSession" => Some(Self::TerminateSession),
+            "DescribeInstanceInformation" => Some(Self::DescribeInstanceInformation),
+            "DescribeInstanceProperties" => Some(Self::DescribeInstanceProperties),
+            "GetConnectionStatus" => Some(Self::GetConnectionStatus),
+            "ListTasks" => Some(Self::ListTasks),
+            "DescribeTasks" => Some(Self::DescribeTasks),
+            "ListServices" => Some(Self::ListServices),
             _ => None,
         }
     }
@@ -70,11 +88,6 @@ impl Operation {
         [Self::GetCallerIdentity, Self::AssumeRole, Self::AssumeRoleWithWebIdentity]
             .into_iter()
             .find(|operation| operation.name() == name)
-    }
-
-    /// Whether [`Any`](Self::Any) means it too.
-    fn is_ssm_call(self) -> bool {
-        matches!(self, Self::StartSession | Self::ResumeSession | Self::TerminateSession)
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -91,11 +104,32 @@ impl Operation {
             Self::ListAccounts => "ListAccounts",
             Self::ListAccountRoles => "ListAccountRoles",
             Self::Logout => "Logout",
+            Self::DescribeInstanceInformation => "DescribeInstanceInformation",
+            Self::DescribeInstanceProperties => "DescribeInstanceProperties",
+            Self::GetConnectionStatus => "GetConnectionStatus",
+            Self::ListTasks => "ListTasks",
+            Self::DescribeTasks => "DescribeTasks",
+            Self::ListServices => "ListServices",
             Self::Any => "Any",
             Self::GetCallerIdentity => "GetCallerIdentity",
             Self::AssumeRole => "AssumeRole",
             Self::AssumeRoleWithWebIdentity => "AssumeRoleWithWebIdentity",
         }
+    }
+
+    /// The service that the call is one of, as signatures and policies name it.
+    pub(super) fn service(self) -> &'static str {
+        match self {
+            Self::ListTasks | Self::DescribeTasks | Self::ListServices => "ecs",
+            Self::OpenDataChannel => "ssmmessages",
+            Self::GetCallerIdentity | Self::AssumeRole | Self::AssumeRoleWithWebIdentity => "sts",
+            _ => "ssm",
+        }
+    }
+
+    /// Whether it is one of the three calls of a session.
+    pub(super) fn is_of_a_session(self) -> bool {
+        matches!(self, Self::StartSession | Self::ResumeSession | Self::TerminateSession)
     }
 }
 
@@ -137,7 +171,7 @@ pub(super) fn take(
     fits: impl Fn(FailureKind) -> bool,
 ) -> Option<FailureKind> {
     let strikes = |failure: &ApiFailure| {
-        let any = failure.operation == Operation::Any && operation.is_ssm_call();
+        let any = failure.operation == Operation::Any && operation.is_of_a_session();
         (any || failure.operation == operation) && failure.times != Some(0)
     };
     let index = failures.iter().position(strikes)?;

@@ -26,11 +26,13 @@ mod conn;
 mod control;
 mod destination;
 mod documents;
+mod ecs;
 mod failure;
 mod gateway;
 mod identities;
 mod instance;
 mod interval;
+mod inventory;
 mod line;
 mod link_rate;
 mod mailbox;
@@ -56,9 +58,11 @@ pub use config::{
     AgentKind, ConfigPatchError, Counting, EmulatorConfig, Faults, Oversize, PayloadCap, RateCap, UpgradePolicy,
 };
 pub use documents::{AllowedValue, DocumentParameter, SessionDocument};
+pub use ecs::{EcsCluster, EcsContainer, EcsService, EcsTask};
 pub use failure::{ApiFailure, FailureKind, Operation};
 pub use instance::Emulator;
 pub use interval::Interval;
+pub use inventory::{Node, NodePing};
 pub use roles::Role;
 pub use sigv4::Credentials;
 pub use sso::{SsoAccount, SsoConfig};

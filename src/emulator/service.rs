@@ -278,7 +278,8 @@ impl Service {
             Some(id) => registry.sessions.get(id).map(|session| session.target.clone()).into_iter().collect(),
             None => {
                 let live = registry.sessions.values().map(|session| &session.target);
-                let all: BTreeSet<_> = config.targets.iter().chain(live).cloned().collect();
+                let nodes = config.nodes.iter().map(|node| &node.id);
+                let all: BTreeSet<_> = config.targets.iter().chain(nodes).chain(live).cloned().collect();
                 all.into_iter().collect()
             }
         };

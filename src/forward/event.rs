@@ -154,7 +154,7 @@ pub(super) async fn start<C: Connector>(
     let of_session: session::Observer = Arc::new({
         let (observer, started) = (observer.clone(), started.clone());
         move |event| {
-            if let SessionEvent::Started(session) = &event {
+            if let SessionEvent::Started { session, .. } = &event {
                 started.get_or_init(|| session.clone());
             }
             // Nothing can happen in it before.

@@ -395,6 +395,7 @@ impl Connector for TestConnector {
         self.pending.fetch_add(1, Ordering::SeqCst);
         let _pending = Pending(self.pending.clone());
         let script = self.next(&request.target);
+        let target = request.target.clone();
         let number = {
             let mut started = self.started.lock().expect("no panic under the lock");
             started.push(request);
@@ -408,7 +409,7 @@ impl Connector for TestConnector {
             Script::Fails(_) | Script::Hangs => Some(SessionId(format!("start-{number}"))),
         };
         if let Some(id) = id {
-            observer(SessionEvent::Started(id));
+            observer(SessionEvent::Started { session: id, target });
         }
         match script {
             Script::Ready(tunnel) => Ok(tunnel),

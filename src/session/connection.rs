@@ -67,11 +67,13 @@ impl Session {
         cancel: CancellationToken,
     ) -> Result<Self, ConnectError> {
         let deadline = Instant::now() + options.connect_timeout;
+        let target = request.target.clone();
         let starting = start(&control, request, &options, deadline, &cancel);
         let (grant, ahead) = meanwhile(starting, dialer.connect_ahead(&*control)).await;
         let grant = grant?;
         tracing::debug!(session = %grant.session_id, url = %grant.url, "session started");
-        options.tell(SessionEvent::Started(grant.session_id.clone()));
+        let target = grant.target.clone().unwrap_or(target);
+        options.tell(SessionEvent::Started { session: grant.session_id.clone(), target });
         let unowned = Unowned::new(&control, &grant.session_id, &options);
         let dialled = tokio::select! {
             biased;

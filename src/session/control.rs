@@ -23,7 +23,7 @@ impl fmt::Display for SessionId {
 /// What StartSession is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StartRequest {
-    /// `i-…`, `mi-…` or `ecs:CLUSTER_TASK_RUNTIME`.
+    /// What the control plane takes: `i-…`, `mi-…`, `ecs:CLUSTER_TASK_RUNTIME`, or what it resolves to one of these.
     pub target: String,
     /// The session document; none is the account's default, a shell.
     pub document: Option<String>,
@@ -42,6 +42,8 @@ pub struct Grant {
     pub token: Token,
     /// Where to connect; already checked by the control plane.
     pub url: StreamUrl,
+    /// The target that the session was started on, where the control plane says so: the request's may be a name.
+    pub target: Option<String>,
 }
 
 /// How a `+` in the query of a StreamUrl is read when the upgrade request is signed: it is not known which the
@@ -133,9 +135,10 @@ impl ControlErrorKind {
 pub struct ControlError {
     /// What kind of failure.
     pub kind: ControlErrorKind,
-    /// `StartSession`, `ResumeSession`, `TerminateSession` or `OpenDataChannel`.
+    /// `StartSession`, `ResumeSession`, `TerminateSession`, `OpenDataChannel`, or what a control plane does to find the
+    /// target of a name.
     pub operation: &'static str,
-    /// The target or the session.
+    /// The target (its id, once that is known) or the session.
     pub resource: String,
     /// What the service said, or what could not be done. Without secrets.
     pub message: String,

@@ -12,7 +12,12 @@ use crate::proto::{PathState, ProcessBudget, Slowdown, limits};
 #[non_exhaustive]
 pub enum SessionEvent {
     /// StartSession succeeded.
-    Started(SessionId),
+    Started {
+        /// The session.
+        session: SessionId,
+        /// What it was started on: the id, where the request has a name.
+        target: String,
+    },
     /// The session can carry data.
     Ready,
     /// Text that the administrator wants users to see.

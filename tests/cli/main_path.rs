@@ -12,13 +12,16 @@ async fn people_see_addresses_session_and_readiness_on_stderr_and_nothing_on_std
     let forward = format!("0:127.0.0.1:{}", echo.port);
     let program = Program::start(world.command(&[&forward, "--target", World::TARGET]));
     program.line("ssmfwd: ready in ").await;
+    // Fetched beside the start: before or after the others.
+    let name = program.line(&format!("ssmfwd: {} \"bastion\"", World::TARGET)).await;
     program.signal(Signal::INT);
     let ended = program.exit().await.expect_status(130);
     let state = world.settled().await;
 
     assert_eq!(ended.stdout, "");
     // Who we are comes when STS has answered: the tests of identity.
-    let lines: Vec<_> = ended.stderr.lines().filter(|line| !line.contains(" as user/user (")).collect();
+    let is_ours = |line: &&str| *line != name && !line.contains(" as user/user (");
+    let lines: Vec<_> = ended.stderr.lines().filter(is_ours).collect();
     let [opened, ready, ending] = lines[..] else { panic!("{}", ended.stderr) };
     let session = state.sessions.keys().next().expect("a session");
     let (addresses, rest) = opened.split_once(" -> ").expect("an arrow");

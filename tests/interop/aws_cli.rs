@@ -77,6 +77,54 @@ fn the_emulator_is_an_aws_to_it() {
     emulator.end();
 }
 
+/// What it is told of the inventory and of ECS is what ssmfwd finds its targets by.
+#[test]
+fn the_inventory_is_one_to_it() {
+    let many: Vec<_> =
+        (0..120).map(|number| format!(r#"{{"id": "i-{number:017}", "name": "node {number}"}}"#)).collect();
+    let many = format!("[{}]", many.join(","));
+    let ecs = r#"{"name": "prod", "services": [{"name": "worker", "tasks": [
+        {"id": "0a", "containers": [{"name": "app", "runtime_id": "0a-1"}]}]}]}"#;
+    let emulator = Aws::serve(&["--target", TARGET, "--node", &many, "--ecs", ecs]);
+
+    // It follows the tokens of the pages by itself. The last node is the target, which is none of those named.
+    let all = json(&mut aws(&emulator, &["ssm", "describe-instance-information"]));
+    assert_eq!(all["InstanceInformationList"].as_array().map(Vec::len), Some(121), "{all}");
+    let filter = ["ssm", "describe-instance-information", "--filters", "Key=tag:Name,Values=node 7"];
+    let found = json(&mut aws(&emulator, &filter));
+    let node = &found["InstanceInformationList"][0];
+    assert_eq!(
+        (&node["InstanceId"], &node["PingStatus"]),
+        (&"i-00000000000000007".into(), &"Online".into()),
+        "{found}"
+    );
+    // A number to the first version, a text to the second; what cannot be read as a date would fail.
+    let date = &node["LastPingDateTime"];
+    assert!(date.is_number() || date.as_str().is_some_and(|date| date.starts_with("20")), "{node}");
+    let named = json(&mut aws(&emulator, &["ssm", "describe-instance-properties", "--max-items", "1"]));
+    assert_eq!(named["InstanceProperties"][0]["Name"], "node 0", "{named}");
+    let status = json(&mut aws(&emulator, &["ssm", "get-connection-status", "--target", "i-0gone"]));
+    assert_eq!(status["Status"], "notconnected");
+    let wrong = ["ssm", "describe-instance-information", "--filters", "Key=Name,Values=x"];
+    let complaint = String::from_utf8_lossy(&run(&mut aws(&emulator, &wrong)).stderr).into_owned();
+    assert!(complaint.contains("(InvalidFilterKey)"), "{complaint}");
+
+    let listed = json(&mut aws(&emulator, &["ecs", "list-tasks", "--cluster", "prod", "--service-name", "worker"]));
+    let arn = listed["taskArns"][0].as_str().expect("an ARN");
+    let described = json(&mut aws(&emulator, &["ecs", "describe-tasks", "--cluster", "prod", "--tasks", arn]));
+    let container = &described["tasks"][0]["containers"][0];
+    assert_eq!(
+        (&container["runtimeId"], &container["managedAgents"][0]["lastStatus"]),
+        (&"0a-1".into(), &"RUNNING".into())
+    );
+    let services = json(&mut aws(&emulator, &["ecs", "list-services", "--cluster", "prod"]));
+    assert_eq!(services["serviceArns"].as_array().map(Vec::len), Some(1), "{services}");
+    let output = run(&mut aws(&emulator, &["ecs", "list-tasks", "--cluster", "dev"]));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.contains("(ClusterNotFoundException)"), "{complaint}");
+    emulator.end();
+}
+
 #[test]
 fn an_administrator_ends_a_session_of_ssmfwd() {
     let destination = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -121,6 +121,7 @@ impl Control {
             session_id: SessionId(SESSION.to_owned()),
             token: Token::new(token),
             url: StreamUrl::parse(url).expect("a URL"),
+            target: None,
         }
     }
 }

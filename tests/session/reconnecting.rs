@@ -51,7 +51,7 @@ fn is_ready(world: &World) -> bool {
 /// What was told since the start, without what came before the loss.
 fn told(world: &World) -> Vec<SessionEvent> {
     let mut events = world.remote.events();
-    events.retain(|event| !matches!(event, SessionEvent::Started(_) | SessionEvent::Ready));
+    events.retain(|event| !matches!(event, SessionEvent::Started { .. } | SessionEvent::Ready));
     events
 }
 

@@ -133,7 +133,7 @@ fn assert_one_outage(world: &World, health: &Mutex<Vec<Health>>, cause: &str, na
     // A dead websocket looks like a stalled agent at first.
     let mut events = world.remote.events();
     events.retain(|event| !matches!(event, SessionEvent::Stalled(_)));
-    let [SessionEvent::Started(_), SessionEvent::Ready, between @ .., SessionEvent::Resumed { .. }] = &events[..]
+    let [SessionEvent::Started { .. }, SessionEvent::Ready, between @ .., SessionEvent::Resumed { .. }] = &events[..]
     else {
         panic!("{name}: {events:?}")
     };

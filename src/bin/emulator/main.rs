@@ -15,9 +15,10 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::de::DeserializeOwned;
 use ssmfwd::emulator::{
-    AgentKind, ApiFailure, Emulator, EmulatorConfig, Faults, Interval, PayloadCap, RateCap, Role, SessionDocument,
-    SsoConfig, UpgradePolicy,
+    AgentKind, ApiFailure, EcsCluster, Emulator, EmulatorConfig, Faults, Interval, Node, PayloadCap, RateCap, Role,
+    SessionDocument, SsoConfig, UpgradePolicy,
 };
 use tokio::process::Command;
 
@@ -91,6 +92,13 @@ struct Switches {
     /// A target whose agent is connected; can be repeated. All others are TargetNotConnected.
     #[arg(long = "target", default_value = EmulatorConfig::DEFAULT_TARGET, value_name = "ID", help_heading = "Agent")]
     targets: Vec<String>,
+    /// A managed node of the inventory, as JSON such as `{"id": "i-0a", "name": "bastion"}`, or a file with one or a list
+    /// of them. Can be repeated; replaces the default, one node named bastion.
+    #[arg(long = "node", value_name = "JSON|FILE", help_heading = "Agent")]
+    nodes: Vec<String>,
+    /// An ECS cluster with its services and tasks, as JSON or a file in the same way.
+    #[arg(long = "ecs", value_name = "JSON|FILE", help_heading = "Agent")]
+    ecs: Vec<String>,
     /// No agent is connected: every target is TargetNotConnected.
     #[arg(long, help_heading = "Agent")]
     offline: bool,
@@ -180,10 +188,8 @@ struct Switches {
     /// Answer the first so many SSM API calls with ThrottlingException.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Faults")]
     throttle: u32,
-    /// Let StartSession, ResumeSession, TerminateSession, OpenDataChannel or Any (of the first three) fail, or
-    /// RegisterClient, StartDeviceAuthorization, CreateToken, Authorize (the login pages), GetRoleCredentials,
-    /// ListAccounts, ListAccountRoles or Logout of IAM Identity Center, or GetCallerIdentity, AssumeRole or
-    /// AssumeRoleWithWebIdentity of STS: throttled, internal,
+    /// Let an operation fail, such as StartSession, OpenDataChannel, DescribeInstanceInformation, DescribeTasks,
+    /// CreateToken, AssumeRole, or Any of the three calls of a session: throttled, internal,
     /// unavailable, unavailable_empty, expired_token, access_denied, target_not_connected, invalid_document or
     /// does_not_exist; the next so many times, or always. Can be repeated.
     #[arg(long = "fail", value_name = "OPERATION:KIND[:TIMES]", help_heading = "Faults")]
@@ -242,6 +248,25 @@ fn parse_mfa_code(text: &str) -> Result<(String, String), String> {
     Ok((serial.into(), code.into()))
 }
 
+/// One value or a list of them in each text, which is JSON itself or names a file with it.
+fn read_all<T: DeserializeOwned>(switch: &str, texts: &[String]) -> Result<Vec<T>, Box<dyn Error>> {
+    let mut all = Vec::new();
+    for text in texts {
+        let read = || -> Result<Vec<T>, Box<dyn Error>> {
+            let json =
+                if text.trim_start().starts_with(['{', '[']) { text.clone() } else { std::fs::read_to_string(text)? };
+            Ok(match serde_json::from_str(&json)? {
+                serde_json::Value::Array(list) => {
+                    list.into_iter().map(serde_json::from_value).collect::<Result<_, _>>()?
+                }
+                one => vec![serde_json::from_value(one)?],
+            })
+        };
+        all.extend(read().map_err(|error| format!("--{switch} {text}: {error}"))?);
+    }
+    Ok(all)
+}
+
 impl Switches {
     fn into_config(self) -> Result<EmulatorConfig, Box<dyn Error>> {
         let mut mfa_devices: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -255,6 +280,10 @@ impl Switches {
             };
             let document = read(&file).map_err(|error| format!("document {}: {error}", file.display()))?;
             documents.insert(name, document);
+        }
+        let mut nodes = read_all::<Node>("node", &self.nodes)?;
+        if self.nodes.is_empty() && self.targets == [EmulatorConfig::DEFAULT_TARGET] {
+            nodes = EmulatorConfig::default().nodes;
         }
         let upgrade = match (self.unsigned_only, self.literal_plus_only, self.allow_unsigned) {
             (true, ..) => UpgradePolicy::Unsigned,
@@ -270,6 +299,8 @@ impl Switches {
             identity: self.identity,
             roles: self.roles.into_iter().collect(),
             mfa_devices,
+            nodes,
+            ecs: read_all::<EcsCluster>("ecs", &self.ecs)?,
             targets: self.targets,
             offline: self.offline,
             unanswered: self.unanswered,

@@ -40,12 +40,24 @@ FORWARD:
 LOCAL is a port, 0 for any free one. BIND is an address, localhost, or * for every address; without it both \
 loopback addresses are bound. IPv6 addresses are written in brackets. With --document, [BIND:]LOCAL alone will do.
 
+TARGET:
+  i-…, mi-…                        a managed node by its id: nothing is looked up
+  name:NAME, or NAME alone         by its tag Name, registered name or computer name
+  tag:KEY=VALUE                    by any tag
+  ecs:CLUSTER/SERVICE[/CONTAINER]  the newest running task of a service with exec enabled
+  ecs:CLUSTER_TASK_RUNTIME         a container by its id
+
+`ssmfwd ls` lists the managed nodes. Without a target, a terminal is asked for one.
+
 Examples:
   A database behind a bastion, on local port 13306:
     ssmfwd 13306:mydb.example.internal:3306 --target i-0123456789abcdef0
 
   SSH of the target itself, on any free port, with a named profile:
     ssmfwd 0:22 -t i-0123456789abcdef0 --profile dev --region eu-west-1
+
+  Through whatever runs as the service web, looked up anew for every session:
+    ssmfwd 13306:db.internal:3306 --target ecs:prod/web
 
   Two forwards at once, the second through another target:
     ssmfwd 13306:db:3306 16379:redis:6379@mi-0fedcba987654321 -t i-0123456789abcdef0

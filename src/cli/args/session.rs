@@ -9,7 +9,8 @@ use super::values::some_seconds;
 /// The target, the document and its parameters.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct SessionArgs {
-    /// The target: i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME
+    /// The target: i-…, mi-…, ecs:CLUSTER_TASK_RUNTIME, ecs:CLUSTER/SERVICE[/CONTAINER], name:NAME (or a name alone),
+    /// tag:KEY=VALUE; asked for on a terminal
     #[arg(short, long, value_name = "TARGET", env = "SSMFWD_TARGET", hide_env_values = true)]
     pub(in crate::cli) target: Option<String>,
 

@@ -20,8 +20,12 @@ fn of_session(event: SessionEvent) -> Event {
     of("me-0a", event)
 }
 
+fn begun(id: &str) -> SessionEvent {
+    SessionEvent::Started { session: session(id), target: "i-0a".into() }
+}
+
 fn started(id: &str) -> Event {
-    of(id, SessionEvent::Started(session(id)))
+    of(id, begun(id))
 }
 
 /// A session that is started and gets ready.
@@ -243,7 +247,7 @@ fn an_end_after_a_dormancy_is_told_once() {
     let over = || closed(Initiator::Service, "maintenance");
     let dormant = || Event::Dormant { reason: over(), fulfilled: false };
     let beside = |event| Event::Session { session: session("me-0b"), member: 1, event };
-    let events = serves("me-0a").into_iter().chain([beside(SessionEvent::Started(session("me-0b")))]);
+    let events = serves("me-0a").into_iter().chain([beside(begun("me-0b"))]);
     let events = events.chain([beside(SessionEvent::Ready), ended("me-0a", over()), dormant()]);
     let told = lines(events.chain(serves("me-0c")).chain([ended("me-0c", over()), dormant()]));
     assert!(told.iter().all(|line| !line.contains("me-0c was ended")), "{told:?}");
@@ -260,8 +264,7 @@ fn starts_that_fail_beside_a_session_are_told_and_do_not_write_it_off() {
         present: 1,
     };
     let beside = |event| Event::Session { session: session("me-0b"), member: 1, event };
-    let events =
-        serves("me-0a").into_iter().chain([SessionEvent::Started(session("me-0b")), SessionEvent::Ready].map(beside));
+    let events = serves("me-0a").into_iter().chain([begun("me-0b"), SessionEvent::Ready].map(beside));
     let events =
         events.chain([reconnecting(0, "reset", None), ended("me-0b", over()), failed(1), failed(2), resumed()]);
     let told = lines(events.chain([ended("me-0a", over()), Event::Dormant { reason: over(), fulfilled: false }]));
@@ -331,9 +334,7 @@ fn of_place(id: &str, member: u32, event: SessionEvent) -> Event {
 
 /// Three sessions that serve together.
 fn three() -> Vec<Event> {
-    let of = |(member, id): (u32, &str)| {
-        [SessionEvent::Started(session(id)), SessionEvent::Ready].map(|event| of_place(id, member, event))
-    };
+    let of = |(member, id): (u32, &str)| [begun(id), SessionEvent::Ready].map(|event| of_place(id, member, event));
     (0..).zip(["me-0a", "me-0b", "me-0c"]).flat_map(of).collect()
 }
 

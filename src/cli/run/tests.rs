@@ -206,6 +206,6 @@ async fn the_first_interrupt_waits_for_the_end() {
     let (sender, receiver) = mpsc::channel(4);
     let mut signals = Signals::from(receiver);
     sender.try_send(Signal::Interrupt).expect("room");
-    let work = time::timeout(std::time::Duration::from_secs(2), std::future::pending::<()>());
+    let work = time::timeout(Duration::from_secs(2), std::future::pending::<()>());
     assert!(signals.unless_interrupted(work).await.is_some());
 }
