@@ -4,14 +4,14 @@
 //!
 //! ```text
 //! cli ─▶ forward ─▶ session ─▶ proto ─▶ wire
-//!  └───▶ aws ─────▶ session::control
+//!  └───▶ aws ─────▶ session::{control, Outbound}
 //! ```
 //!
 //! | module | what it is |
 //! | --- | --- |
 //! | [`wire`] | bytes to types and back: messages, payloads, JSON bodies, smux frames |
 //! | [`proto`] | the state machine of a data channel, without IO, clock or randomness of its own |
-//! | [`session`] | the tokio shell around it: websocket, streams, and the trait for the AWS API |
+//! | [`session`] | the tokio shell around it: websocket, streams, the way out of this machine (proxies, TLS), and the trait for the AWS API |
 //! | [`aws`] | that trait with the AWS SDK: sessions, signatures, credentials |
 //! | [`forward`] | listeners, relays and their half-close policy |
 //! | [`cli`] | the program `ssmfwd` |

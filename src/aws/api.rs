@@ -27,7 +27,13 @@ impl ControlPlane for Aws {
     }
 
     fn gateway(&self) -> BoxFuture<'_, Option<Gateway>> {
-        Box::pin(async { stream_url::likely(&self.exchange.calls().await?) })
+        Box::pin(async {
+            let endpoint = self.exchange.calls().await?;
+            match &self.messages_endpoint {
+                Some(messages) => Some(messages.gateway()),
+                None => stream_url::likely(&endpoint),
+            }
+        })
     }
 
     fn sign_upgrade<'a>(
@@ -150,9 +156,14 @@ impl Aws {
 
     fn grant(&self, call: Call<'_>, session: &SessionId, token: String, url: String) -> Result<Grant, ControlError> {
         let token = Token::new(token);
-        let url = StreamUrl::parse(url).map_err(|error| {
-            call.caused(ControlErrorKind::BadAnswer, "the StreamUrl of the answer cannot be used", &error)
-        })?;
+        let unusable =
+            |error| call.caused(ControlErrorKind::BadAnswer, "the StreamUrl of the answer cannot be used", &error);
+        let url = StreamUrl::parse(url).map_err(unusable)?;
+        if let Some(endpoint) = &self.messages_endpoint {
+            // Whatever the service says: the token goes where the user wants it.
+            let url = endpoint.instead_of(&url).map_err(unusable)?;
+            return Ok(Grant { session_id: session.clone(), token, url, target: None });
+        }
         stream_url::check(&url, self.exchange.endpoint().as_ref().map(Authority::host)).map_err(|reason| {
             let message = format!("the StreamUrl of the answer is not trusted: {reason}: {url}");
             call.error(ControlErrorKind::BadAnswer, message)

@@ -2,8 +2,14 @@
 //!
 //! The SDK takes an override from many places and checks it in none: an empty `AWS_ENDPOINT_URL_SSM` makes it panic.
 
+use std::path::PathBuf;
+
+use aws_config::{Region, SdkConfig};
 use aws_sdk_ssm::config::endpoint::{DefaultResolver, EndpointFuture, Params, ResolveEndpoint};
+use aws_types::service_config::ServiceConfigKey;
 use http::Uri;
+
+use crate::session::Trust;
 
 /// Whether a text can be an endpoint.
 ///
@@ -16,6 +22,50 @@ pub(super) fn check(url: &str) -> Result<(), &'static str> {
             && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
     });
     if usable { Ok(()) } else { Err("the endpoint URL is not of the form http[s]://HOST[:PORT][/PATH]") }
+}
+
+/// Where calls will go, as the SDK chooses it.
+///
+/// # Errors
+/// Why there is no such endpoint, or what an override should be.
+pub(super) async fn chosen(config: &SdkConfig, option: Option<&str>) -> Result<Uri, String> {
+    let params = Params::builder()
+        .set_region(config.region().map(Region::to_string))
+        .set_use_dual_stack(config.use_dual_stack())
+        .set_use_fips(config.use_fips())
+        .set_endpoint(option.map(str::to_owned).or_else(|| configured(config)))
+        .build()
+        .map_err(|error| error.to_string())?;
+    let endpoint = CheckedEndpoint::default().resolve_endpoint(&params).await;
+    let endpoint = endpoint.map_err(|error| in_words(&*error))?;
+    endpoint.url().parse().map_err(|_| "the endpoint is not a URL".to_owned())
+}
+
+/// The URL of environment or profile, in the SDK's order: whoever made the configuration, the variable or the
+/// `services` section for SSM, the variable or the profile for all.
+fn configured(config: &SdkConfig) -> Option<String> {
+    let general = || config.endpoint_url().map(str::to_owned);
+    if config.get_origin("endpoint_url").is_client_config() {
+        return general();
+    }
+    setting(config, "SSM", "AWS_ENDPOINT_URL", "endpoint_url").or_else(general)
+}
+
+/// Whom the environment or the profile say to trust. It is for all services.
+pub(super) fn trust(config: &SdkConfig) -> Trust {
+    Trust::from_bundle(setting(config, "", "AWS_CA_BUNDLE", "ca_bundle").map(PathBuf::from))
+}
+
+/// A setting of environment or profile, as the SDK reads it.
+fn setting(config: &SdkConfig, service: &str, variable: &str, key: &str) -> Option<String> {
+    let key = ServiceConfigKey::builder().service_id(service).env(variable).profile(key).build().ok()?;
+    config.service_config()?.load_config(key)
+}
+
+/// What the SDK's rules say, without the type names around it.
+fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.last().unwrap_or(error).to_string()
 }
 
 /// The SDK's own choice of an endpoint, of overrides that are URLs. As for the AWS CLI, an empty one is none.

@@ -10,7 +10,7 @@ use aws_sdk_sso::operation::get_role_credentials::GetRoleCredentialsError;
 use aws_smithy_runtime_api::{client::result::ConnectorError, http::Response};
 
 use super::profiles::{RoleError, UnreadableIdentity};
-use crate::session::{ControlError, ControlErrorKind};
+use crate::session::{ControlError, ControlErrorKind, DialError};
 
 /// Characters of a foreign text that are kept.
 const TEXT_LIMIT: usize = 600;
@@ -174,7 +174,9 @@ impl Call<'_> {
             SdkError::DispatchFailure(failure) if failure.is_timeout() => {
                 self.below(Kind::Network, format!("{host} did not answer in time"), error)
             }
-            SdkError::DispatchFailure(failure) if failure.is_io() => {
+            SdkError::DispatchFailure(failure)
+                if failure.is_io() || find(error).is_some_and(DialError::is_refused_by_proxy) =>
+            {
                 self.below(Kind::Network, format!("{host} cannot be reached"), error)
             }
             SdkError::DispatchFailure(failure) if failure.as_other().is_some() || is_broken_off(error) => {

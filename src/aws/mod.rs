@@ -19,6 +19,7 @@ mod credentials;
 mod endpoint;
 mod errors;
 mod exchange;
+mod http;
 mod identity;
 pub(crate) mod login;
 mod partition;
@@ -28,7 +29,7 @@ mod sign;
 mod stream_url;
 mod targets;
 
-use std::{fmt, time::Duration};
+use std::{error::Error as _, fmt, sync::Arc, time::Duration};
 
 use aws_config::{
     BehaviorVersion, ConfigLoader, Region, SdkConfig,
@@ -53,6 +54,7 @@ use self::{
     errors::Call,
     exchange::Exchange,
     provider::{Lookup, Mfa},
+    stream_url::MessagesEndpoint,
 };
 pub(crate) use self::{
     errors::{Fault, fault},
@@ -62,7 +64,7 @@ pub use self::{
     identity::Identity,
     profiles::{MfaCode, MfaPrompt, MfaRequest, NoCode, SharedMfaPrompt},
 };
-use crate::session::{ControlError, ControlErrorKind};
+use crate::session::{ControlError, ControlErrorKind, Outbound, Proxies, Trust};
 
 /// Connecting, TLS included: time for the third SYN of a lossy network, and for a resolver to ask a second time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -92,6 +94,14 @@ pub struct AwsOptions {
     /// Who is asked for the codes of MFA devices, where the profile has an `mfa_serial`. Without it, such a role cannot
     /// be used unless the AWS CLI has kept its credentials.
     pub mfa: Option<SharedMfaPrompt>,
+    /// Where data channels are, such as `https://vpce-0a1b.ssmmessages.eu-west-1.vpce.amazonaws.com`: a VPC endpoint
+    /// without private DNS. Its host and port take the place of those that the service names, in the address, in TLS, in
+    /// the `Host` header and in the signature; path and query stay. `http` and `ws` only for this machine.
+    pub ssmmessages_endpoint: Option<String>,
+    /// Use endpoints with FIPS 140 cryptography. Otherwise `AWS_USE_FIPS_ENDPOINT` or the profile decide.
+    pub use_fips: bool,
+    /// Use endpoints with IPv4 and IPv6. Otherwise `AWS_USE_DUALSTACK_ENDPOINT` or the profile decide.
+    pub use_dual_stack: bool,
 }
 
 /// The SSM API of one account and region.
@@ -109,6 +119,8 @@ pub struct Aws {
     credentials: CachedCredentials,
     exchange: Exchange,
     lookups: targets::Lookups,
+    messages_endpoint: Option<MessagesEndpoint>,
+    outbound: Arc<Outbound>,
     region: String,
     profile: Option<String>,
     mfa: Mfa,
@@ -118,40 +130,78 @@ impl Aws {
     /// Reads the AWS configuration: environment variables and profile files, and the machine's own region only if
     /// these name none. No credentials are loaded yet.
     ///
+    /// Calls go through the proxies of the environment ([`Proxies`]), and trust the CA bundle that `AWS_CA_BUNDLE` or
+    /// `ca_bundle` in the profile names, if any, in place of the machine's roots.
+    ///
     /// # Errors
     /// [`NoRegion`](ControlErrorKind::NoRegion) if no usable region is known,
-    /// [`InvalidRequest`](ControlErrorKind::InvalidRequest) if the endpoint is not an HTTP URL or there is no such
-    /// profile, [`NoCredentials`](ControlErrorKind::NoCredentials) if the files that should have it cannot be read.
+    /// [`InvalidRequest`](ControlErrorKind::InvalidRequest) if there is no such profile, an endpoint is not an HTTP URL or
+    /// there is none with these settings, a CA bundle holds nothing, or the proxy to be used cannot be,
+    /// [`NoCredentials`](ControlErrorKind::NoCredentials) if the files that should have the profile cannot be read.
     pub async fn load(mut options: AwsOptions) -> Result<Self, ControlError> {
         let chosen = options.profile.clone().or_else(|| std::env::var("AWS_PROFILE").ok());
         // A profile that is not there would otherwise be passed over: for the region, and for credentials.
         if let Some(profile) = chosen.filter(|name| !name.is_empty()) {
             check_profile(&profile, profiles().await)?;
         }
+        let outbound = Arc::new(Outbound::from_env());
+        read_ahead(&outbound);
         // The SDK's own lookup, which looks but once, is replaced below.
-        let mut loader = loader().no_credentials();
+        let mut loader = loader().no_credentials().http_client(http::client(Arc::clone(&outbound)));
         if let Some(region) = &options.region {
             loader = loader.region(Region::new(region.clone()));
         }
         if let Some(profile) = &options.profile {
             loader = loader.profile_name(profile);
         }
-        let config = loader.load().await;
+        if options.use_fips {
+            loader = loader.use_fips(true);
+        }
+        if options.use_dual_stack {
+            loader = loader.use_dual_stack(true);
+        }
+        let mut config = loader.load().await;
+        let trust = endpoint::trust(&config);
+        let outbound = if *outbound.trust() == trust {
+            outbound
+        } else {
+            let outbound = Arc::new(Outbound::new(Proxies::from_env(), trust));
+            config = config.into_builder().http_client(http::client(Arc::clone(&outbound))).build();
+            outbound
+        };
+        check_way(&config, &options, &outbound).await?;
         let lookup = Lookup::new(options.profile.as_deref(), options.mfa.clone(), &config);
         let mfa = lookup.mfa().await;
         let config = config.into_builder().credentials_provider(SharedCredentialsProvider::new(lookup)).build();
         if options.profile.is_none() {
             options.profile = std::env::var("AWS_PROFILE").ok().filter(|name| !name.is_empty());
         }
-        Ok(Self { mfa, ..Self::from_sdk_config(&config, options)? })
+        Ok(Self { mfa, ..Self::new(config, options, outbound)? })
     }
 
     /// The same with a configuration of the caller's, for example with credentials from elsewhere. Region and
-    /// endpoint of `options` win over those of `config`; the profile is only a name for messages.
+    /// endpoints of `options` win over those of `config`; the profile is only a name for messages. Calls are made by the
+    /// HTTP client of `config`; where it has none, proxies and `AWS_CA_BUNDLE` of the environment count.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// As [`load`](Self::load), as far as it can be told without a call.
     pub fn from_sdk_config(config: &SdkConfig, options: AwsOptions) -> Result<Self, ControlError> {
+        let outbound = Arc::new(Outbound::from_env());
+        let mut builder = config.to_builder();
+        if config.http_client().is_none() {
+            builder.set_http_client(Some(http::client(Arc::clone(&outbound))));
+        }
+        if options.use_fips {
+            builder.set_use_fips(Some(true));
+        }
+        if options.use_dual_stack {
+            builder.set_use_dual_stack(Some(true));
+        }
+        Self::new(builder.build(), options, outbound)
+    }
+
+    fn new(config: SdkConfig, options: AwsOptions, outbound: Arc<Outbound>) -> Result<Self, ControlError> {
+        let config = &config;
         let region = options.region.as_deref().or_else(|| config.region().map(Region::as_ref));
         let region = usable_region(region, options.profile.as_deref())?.to_owned();
 
@@ -173,6 +223,9 @@ impl Aws {
             endpoint::check(&url).map_err(|reason| LOADING.error(ControlErrorKind::InvalidRequest, reason))?;
             ssm.set_endpoint_url(Some(url));
         }
+        let messages_endpoint = options.ssmmessages_endpoint.as_deref().map(MessagesEndpoint::parse).transpose();
+        let messages_endpoint =
+            messages_endpoint.map_err(|reason| LOADING.error(ControlErrorKind::InvalidRequest, reason))?;
         let client = aws_sdk_ssm::Client::from_conf(ssm.build());
         let config = config
             .to_builder()
@@ -187,10 +240,18 @@ impl Aws {
             credentials,
             exchange,
             lookups: targets::Lookups::default(),
+            messages_endpoint,
+            outbound,
             region,
             profile: options.profile,
             mfa: Mfa::default(),
         })
+    }
+
+    /// The way that calls go, for a [`Dialer`](crate::session::Dialer) that goes the same.
+    #[must_use]
+    pub fn outbound(&self) -> &Arc<Outbound> {
+        &self.outbound
     }
 
     /// The region, such as `eu-west-1`.
@@ -240,6 +301,37 @@ fn loader() -> ConfigLoader {
         Ok(ssmfwd) => loader.framework_metadata(ssmfwd),
         Err(_) => loader,
     }
+}
+
+/// Certificates are read while the configuration is: it takes both.
+fn read_ahead(outbound: &Arc<Outbound>) {
+    let outbound = Arc::clone(outbound);
+    tokio::spawn(async move {
+        if let Err(error) = outbound.ready().await {
+            tracing::debug!(%error, "no trust");
+        }
+    });
+}
+
+/// Finds out now what no call could succeed with: an endpoint that does not exist, a bundle without certificates, a proxy
+/// of an unknown kind.
+async fn check_way(config: &SdkConfig, options: &AwsOptions, outbound: &Outbound) -> Result<(), ControlError> {
+    let invalid = |message: String| LOADING.error(ControlErrorKind::InvalidRequest, message);
+    if matches!(outbound.trust(), Trust::Bundle(_)) {
+        outbound.ready().await.map_err(|error| match error.source() {
+            Some(below) => LOADING.caused(ControlErrorKind::InvalidRequest, error.to_string(), below),
+            None => invalid(error.to_string()),
+        })?;
+    }
+    // Without a region that can be part of a host there is another error.
+    if !config.region().is_some_and(|region| partition::is_label(region.as_ref())) {
+        return Ok(());
+    }
+    let endpoint = endpoint::chosen(config, options.endpoint_url.as_deref()).await.map_err(invalid)?;
+    tracing::debug!(%endpoint, "SSM API");
+    let (tls, host) = (endpoint.scheme_str() == Some("https"), endpoint.host().unwrap_or_default());
+    let proxy = outbound.proxies().of(tls, host, endpoint.port_u16().unwrap_or(if tls { 443 } else { 80 }));
+    proxy.map(drop).map_err(|error| invalid(error.to_string()))
 }
 
 fn timeouts() -> TimeoutConfig {

@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{exchange::Endpoint, partition};
-use crate::session::{Gateway, StreamUrl};
+use crate::session::{Gateway, StreamUrl, StreamUrlError};
 
 /// Checks a StreamUrl against the rule: a host of Session Manager over TLS at port 443. If the SSM endpoint is not one
 /// of AWS's, its own host will do too, at any port, and without TLS if it is this machine.
@@ -35,6 +35,56 @@ pub(super) fn check(url: &StreamUrl, endpoint: Option<&str>) -> Result<(), &'sta
         return Err("its port is not 443");
     }
     Ok(())
+}
+
+/// Where the user says that data channels are, whatever the service says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MessagesEndpoint {
+    tls: bool,
+    host: String,
+    port: Option<u16>,
+}
+
+impl MessagesEndpoint {
+    /// Reads `https://HOST[:PORT]`, or the same with `wss`; without TLS only for this machine.
+    ///
+    /// # Errors
+    /// What it should be. The text is not repeated: it may hold a password.
+    pub(super) fn parse(url: &str) -> Result<Self, &'static str> {
+        const FORM: &str = "the endpoint for ssmmessages is not of the form https://HOST[:PORT]";
+        let (tls, rest) = match url.split_once("://") {
+            Some((scheme, rest)) if ["https", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {
+                (true, rest)
+            }
+            Some((scheme, rest)) if ["http", "ws"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {
+                (false, rest)
+            }
+            _ => return Err(FORM),
+        };
+        // The rest as in a StreamUrl, which has no secrets in it either.
+        let url = StreamUrl::parse(format!("wss://{rest}")).map_err(|_| FORM)?;
+        if !matches!(url.request_target(), "" | "/") || url.host().parse::<http::uri::Authority>().is_err() {
+            return Err(FORM);
+        }
+        let host = url.host().to_ascii_lowercase();
+        if !tls && !is_loopback(&host) {
+            return Err("the endpoint for ssmmessages is without TLS and not on this machine");
+        }
+        Ok(Self { tls, host, port: url.explicit_port() })
+    }
+
+    /// A StreamUrl that leads here. Path and query stay as they are, byte for byte.
+    pub(super) fn instead_of(&self, url: &StreamUrl) -> Result<StreamUrl, StreamUrlError> {
+        let scheme = if self.tls { "wss" } else { "ws" };
+        let port = self.port.map_or_else(String::new, |port| format!(":{port}"));
+        StreamUrl::parse(format!("{scheme}://{}{port}{}", self.host, url.request_target()))
+    }
+
+    /// The same place for a connection that is made ahead.
+    pub(super) fn gateway(&self) -> Gateway {
+        let default = if self.tls { 443 } else { 80 };
+        Gateway { host: self.host.clone(), port: self.port.unwrap_or(default), tls: self.tls }
+    }
 }
 
 /// Where the data channels of an endpoint most likely are: `ssmmessages` in place of `ssm`; or for an endpoint that is
@@ -102,6 +152,51 @@ mod tests {
                 format!("{}://{}:{}", if gateway.tls { "wss" } else { "ws" }, gateway.host, gateway.port)
             });
             assert_eq!(guessed, guess, "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn the_users_endpoint_takes_the_place_of_host_and_port() {
+        const GIVEN: &str =
+            "wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/me@x-0a?role=x&cell-number=AA+k/%2f==";
+        for (endpoint, leads_to, host, port) in [
+            (
+                "https://vpce-1.ssmmessages.eu-west-1.vpce.amazonaws.com",
+                "wss://vpce-1.ssmmessages.eu-west-1.vpce.amazonaws.com",
+                "vpce-1.ssmmessages.eu-west-1.vpce.amazonaws.com",
+                443,
+            ),
+            ("wss://Gateway.Example:8443/", "wss://gateway.example:8443", "gateway.example", 8443),
+            ("https://10.0.0.7:443", "wss://10.0.0.7:443", "10.0.0.7", 443),
+            ("https://[fd00::7]", "wss://[fd00::7]", "[fd00::7]", 443),
+            ("http://127.0.0.1:9000", "ws://127.0.0.1:9000", "127.0.0.1", 9000),
+            ("ws://localhost", "ws://localhost", "localhost", 80),
+        ] {
+            let endpoint = MessagesEndpoint::parse(endpoint).expect(endpoint);
+            let given = StreamUrl::parse(GIVEN).expect("a URL");
+            let url = endpoint.instead_of(&given).expect("a URL");
+            assert_eq!(url.as_str(), format!("{leads_to}{}", given.request_target()));
+            assert_eq!((url.host(), url.port()), (host, port));
+            assert!(endpoint.gateway().serves(&url), "{url:?}");
+        }
+        for endpoint in [
+            "",
+            "gateway.example",
+            "ftp://x",
+            "https://",
+            "https://me:hunter2@x",
+            "https://x/path",
+            "https://x?y",
+            "https://x#y",
+            "http://gateway.example",
+            "ws://10.0.0.7",
+            "https://x:0",
+            "https://x:y",
+            "https://a b",
+            "https://a\"b",
+        ] {
+            let error = MessagesEndpoint::parse(endpoint).expect_err(endpoint);
+            assert!(!error.contains("hunter2"));
         }
     }
 

@@ -53,6 +53,9 @@ pub(super) struct Access {
     pub(super) mfa_code: Option<MfaCode>,
     /// Renewing the credentials takes a code of an MFA device.
     pub(super) uses_mfa: bool,
+    pub(super) ssmmessages_endpoint: Option<String>,
+    pub(super) use_fips: bool,
+    pub(super) use_dual_stack: bool,
     /// The keys are those of the environment: no login and no file changes them while the program runs.
     pub(super) keys_in_environment: bool,
 }
@@ -68,6 +71,9 @@ impl Access {
             profile: given(&args.profile),
             region: given(&args.region),
             endpoint_url,
+            ssmmessages_endpoint: given(&args.ssmmessages_endpoint),
+            use_fips: args.use_fips_endpoint,
+            use_dual_stack: args.use_dualstack_endpoint,
             mfa_code: mfa_code(&args.mfa_code)?,
             ..Self::default()
         })

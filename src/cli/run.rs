@@ -164,6 +164,9 @@ async fn control_plane(access: &Access) -> Result<Aws, ControlError> {
     options.region.clone_from(&access.region);
     options.endpoint_url.clone_from(&access.endpoint_url);
     options.mfa = Some(SharedMfaPrompt::new(TerminalPrompt::new(access.mfa_code.clone())));
+    options.ssmmessages_endpoint.clone_from(&access.ssmmessages_endpoint);
+    options.use_fips = access.use_fips;
+    options.use_dual_stack = access.use_dual_stack;
     Aws::load(options).await
 }
 
@@ -245,8 +248,6 @@ async fn connector(
     aws: Option<(Aws, Access)>,
     reporter: &Arc<Reporter>,
 ) -> Result<(SessionConnector, Arc<Aws>), Report> {
-    // A hundred and more certificates are read meanwhile.
-    let dialer = tokio::task::spawn_blocking(Dialer::new);
     let control = match aws {
         Some((control, access)) => {
             plan.access = access;
@@ -256,9 +257,10 @@ async fn connector(
     };
     let control = Arc::new(control);
     targets::tell(&control, plan, reporter);
-    let dialer = dialer.await.map_err(std::io::Error::other).flatten().map_err(|error| {
+    control.outbound().ready().await.map_err(|error| {
         Report::new(Exit::Failure, "cannot load the trusted roots of this machine").caused_by(&error)
     })?;
+    let dialer = Dialer::over(Arc::clone(control.outbound()));
     let options = SessionOptions {
         ping_interval: plan.ping_interval,
         connect_timeout: plan.connect_timeout,

@@ -1,9 +1,9 @@
 //! A connection to the gateway before it is known which one it is: while the API is asked, TCP and TLS are set up to where
 //! the data channel will most likely be. That is three round trips less to wait for afterwards.
 
-use std::{net::SocketAddr, pin::pin};
+use std::pin::pin;
 
-use super::StreamUrl;
+use super::{StreamUrl, outbound::Path};
 
 /// Where a data channel will most likely be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +28,7 @@ impl Gateway {
 #[derive(Debug)]
 pub struct Ahead<S> {
     pub(super) gateway: Gateway,
-    pub(super) address: SocketAddr,
-    /// How many of the gateway's addresses are to be passed over next time if this one is no good.
-    pub(super) others_first: usize,
+    pub(super) path: Path,
     pub(super) io: S,
 }
 

@@ -1,5 +1,5 @@
-//! Opens the websocket: addresses, TCP, TLS (`proto-notes/websocket.md#addresses`), the signed upgrade and its fallbacks
-//! (`proto-notes/websocket.md#signature`).
+//! Opens the websocket: the signed upgrade and its fallbacks (`proto-notes/websocket.md#signature`), on a connection that
+//! `outbound` has made.
 
 use std::{
     collections::HashMap,
@@ -12,12 +12,7 @@ use std::{
 use http::{HeaderValue, Request, StatusCode, header};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, lookup_host},
-    time::{Instant, timeout, timeout_at},
-};
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName},
+    time::timeout,
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
@@ -29,21 +24,10 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Ahead, BoxFuture, ControlError, ControlPlane, Gateway, QueryForm, StreamUrl,
-    race::{in_turn, race},
-    socket::Socket,
+    Ahead, BoxFuture, ControlError, ControlPlane, Outbound, QueryForm, StreamUrl, TrustError, UnusableProxy,
+    outbound::{Path, Reached, late},
     transport::Transport,
 };
-
-/// Bytes of TLS records that may wait to be written: the default of 64 KiB makes short writes of what the websocket
-/// hands over, and each costs a move of the rest.
-const TLS_BUFFER: usize = 256 << 10;
-
-/// How long the lookup of the gateway's name may take. Resolvers wait 5 s for a server before they ask the next.
-const LOOKUP: Duration = Duration::from_secs(10);
-
-/// How long one address of the gateway may take for TCP and TLS together.
-const PER_ADDRESS: Duration = Duration::from_secs(8);
 
 /// How long the gateway may take to answer the upgrade.
 const UPGRADE: Duration = Duration::from_secs(10);
@@ -81,6 +65,53 @@ pub enum DialError {
         #[source]
         source: io::Error,
     },
+    /// Nobody can be trusted.
+    #[error(transparent)]
+    Trust(TrustError),
+    /// The environment names a proxy that cannot be used.
+    #[error("the proxy cannot be used")]
+    ProxySetting(#[source] UnusableProxy),
+    /// No connection to the proxy.
+    #[error("cannot connect to the proxy {proxy}")]
+    ProxyConnect {
+        /// The proxy, without user and password.
+        proxy: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The TLS handshake with the proxy itself failed.
+    #[error("TLS handshake with the proxy {proxy} failed")]
+    ProxyTls {
+        /// The proxy, without user and password.
+        proxy: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The proxy does not let us through.
+    #[error("the proxy {proxy} refused a tunnel to {host} with HTTP status {status}: {meaning}")]
+    ProxyRefused {
+        /// The proxy, without user and password.
+        proxy: String,
+        /// Host and port of the far end.
+        host: String,
+        /// The status of the answer; 407 is about authentication.
+        status: u16,
+        /// What that means, in words.
+        meaning: String,
+    },
+    /// The proxy gave no answer to CONNECT, or not one of HTTP.
+    #[error("the proxy {proxy} did not open a tunnel to {host}")]
+    ProxyAnswer {
+        /// The proxy, without user and password.
+        proxy: String,
+        /// Host and port of the far end.
+        host: String,
+        /// What came instead.
+        #[source]
+        source: io::Error,
+    },
     /// The gateway answered the upgrade with an HTTP error.
     #[error("{host} refused the websocket with HTTP status {status}")]
     Refused {
@@ -100,23 +131,6 @@ pub enum DialError {
     /// The upgrade could not be signed.
     #[error(transparent)]
     Sign(#[from] ControlError),
-}
-
-/// What is remembered of a gateway.
-#[derive(Debug, Default)]
-struct Known {
-    /// What it accepted last.
-    accepted: Option<Authentication>,
-    /// How many of its addresses others go before, because they failed.
-    passed_over: usize,
-}
-
-/// A connection to one of a gateway's addresses.
-struct Reached {
-    address: SocketAddr,
-    transport: Transport,
-    /// How many addresses are to be passed over next time if this one is no good.
-    others_first: usize,
 }
 
 /// How an upgrade is authenticated.
@@ -162,10 +176,8 @@ impl Dial for Dialer {
     fn connect_ahead<'a>(&'a self, control: &'a dyn ControlPlane) -> BoxFuture<'a, Option<Ahead<Transport>>> {
         Box::pin(async {
             let gateway = control.gateway().await?;
-            match self.reach(&gateway).await {
-                Ok(Reached { address, transport, others_first }) => {
-                    Some(Ahead { gateway, address, others_first, io: transport })
-                }
+            match self.outbound.connect(gateway.tls, &gateway.host, gateway.port).await {
+                Ok(Reached { io, path }) => Some(Ahead { gateway, path, io }),
                 Err(error) => {
                     tracing::debug!(host = gateway.host, %error, "not connected ahead");
                     None
@@ -184,38 +196,35 @@ impl Dial for Dialer {
     }
 }
 
-/// Opens websockets. Trusted roots are read once; what a gateway accepts, and which of its addresses failed, is
-/// remembered.
+/// Opens websockets. What a gateway accepts is remembered.
 pub struct Dialer {
-    tls: TlsConnector,
-    known: Mutex<HashMap<String, Known>>,
+    outbound: Arc<Outbound>,
+    /// How each gateway let us in last.
+    accepted: Mutex<HashMap<String, Authentication>>,
 }
 
 impl std::fmt::Debug for Dialer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dialer").finish_non_exhaustive()
+        f.debug_struct("Dialer").field("outbound", &self.outbound).finish_non_exhaustive()
     }
 }
 
 impl Dialer {
-    /// A dialer that trusts the machine's roots (or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`).
+    /// A dialer that goes the way which the environment says (`HTTPS_PROXY` and so on), and trusts the certificates of
+    /// `AWS_CA_BUNDLE`, or the machine's roots (or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`). Reads them at once.
     ///
     /// # Errors
-    /// When no root can be read.
+    /// When there is nobody to trust.
     pub fn new() -> io::Result<Self> {
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        let (valid, _) = roots.add_parsable_certificates(found.certs);
-        if valid == 0 {
-            let cause = found.errors.first().map_or_else(|| "the store is empty".to_owned(), ToString::to_string);
-            return Err(io::Error::other(format!("no trusted root certificate was found: {cause}")));
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?;
-        let mut config = config.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), known: Mutex::default() })
+        let mut outbound = Outbound::from_env();
+        outbound.ready_now().map_err(io::Error::other)?;
+        Ok(Self::over(Arc::new(outbound)))
+    }
+
+    /// A dialer that goes this way.
+    #[must_use]
+    pub fn over(outbound: Arc<Outbound>) -> Self {
+        Self { outbound, accepted: Mutex::default() }
     }
 
     /// Opens a websocket. A 403 is tried again with the other reading of `+` in the query if there is one, then without
@@ -242,7 +251,7 @@ impl Dialer {
                 Ok(websocket) => {
                     tracing::debug!(%host, signed, "websocket open");
                     if !url.is_presigned() && !last {
-                        self.known(&host, |known| known.accepted = Some(authentication));
+                        self.accepted().insert(host.to_ascii_lowercase(), authentication);
                     }
                     return Ok(Dialled { websocket, fell_back_to_unsigned: signature_refused && !signed });
                 }
@@ -256,9 +265,8 @@ impl Dialer {
         Err(DialError::Refused { host, status: 403 })
     }
 
-    fn known<T>(&self, host: &str, with: impl FnOnce(&mut Known) -> T) -> T {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        with(known.entry(host.to_ascii_lowercase()).or_default())
+    fn accepted(&self) -> std::sync::MutexGuard<'_, HashMap<String, Authentication>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What to try, in order: what worked last, then the rest, because permissions change.
@@ -271,7 +279,7 @@ impl Dialer {
             attempts.push(Authentication::Signed(QueryForm::PlusIsLiteral));
         }
         attempts.push(Authentication::Unsigned);
-        let accepted = self.known(host, |known| known.accepted);
+        let accepted = self.accepted().get(&host.to_ascii_lowercase()).copied();
         if let Some(place) = attempts.iter().position(|attempt| Some(*attempt) == accepted) {
             attempts[..=place].rotate_right(1);
         }
@@ -287,76 +295,31 @@ impl Dialer {
     ) -> Result<WebSocketStream<Transport>, DialError> {
         let request = upgrade_request(url, headers)
             .map_err(|error| DialError::Upgrade { host: host.to_owned(), message: error.to_string() })?;
-        if let Some(Ahead { address, others_first, io, .. }) = ahead {
-            match upgrade(request.clone(), address, io).await {
+        if let Some(Ahead { path, io, .. }) = ahead {
+            match upgrade(request.clone(), path.address, io).await {
                 // It may have been closed because nothing came, with or without a word: no fault of the gateway's.
                 Err(NotUpgraded::Broken(message)) => tracing::debug!(%host, message, "connected ahead in vain"),
                 Err(NotUpgraded::Refused(408)) => tracing::debug!(%host, "connected ahead for too long"),
-                upgraded => return self.upgraded(upgraded, host, others_first),
+                upgraded => return self.upgraded(upgraded, host, &path),
             }
         }
-        let gateway = Gateway { host: url.host().to_owned(), port: url.port(), tls: url.is_tls() };
-        let Reached { address, transport, others_first } = self.reach(&gateway).await?;
-        let upgraded = upgrade(request, address, transport).await;
-        self.upgraded(upgraded, host, others_first)
+        let Reached { io, path } = self.outbound.connect(url.is_tls(), url.host(), url.port()).await?;
+        let upgraded = upgrade(request, path.address, io).await;
+        self.upgraded(upgraded, host, &path)
     }
 
     /// What a failed upgrade means: others go first next time, unless the gateway has answered.
-    fn upgraded<T>(&self, upgraded: Result<T, NotUpgraded>, host: &str, others_first: usize) -> Result<T, DialError> {
+    fn upgraded<T>(&self, upgraded: Result<T, NotUpgraded>, host: &str, path: &Path) -> Result<T, DialError> {
         upgraded.map_err(|failure| {
             let host = host.to_owned();
             match failure {
                 NotUpgraded::Refused(status) => DialError::Refused { host, status },
                 NotUpgraded::Broken(message) | NotUpgraded::Late(message) => {
-                    self.known(&host, |known| known.passed_over = others_first);
+                    self.outbound.failed(path);
                     DialError::Upgrade { host, message }
                 }
             }
         })
-    }
-
-    /// TCP and TLS to the first address that answers.
-    async fn reach(&self, gateway: &Gateway) -> Result<Reached, DialError> {
-        let host = &format!("{}:{}", gateway.host, gateway.port);
-        let name = gateway.host.trim_start_matches('[').trim_end_matches(']');
-        let tls_error = |error| DialError::Tls { host: host.clone(), source: io::Error::other(error) };
-        let server = gateway.tls.then(|| ServerName::try_from(name.to_owned())).transpose().map_err(tls_error)?;
-        let passed_over = self.known(host, |known| known.passed_over);
-
-        let found = timeout(LOOKUP, lookup_host((name, gateway.port))).await;
-        let found = found
-            .unwrap_or_else(|_| Err(late("the name was not resolved", LOOKUP)))
-            .map_err(|source| DialError::Connect { host: host.clone(), source })?;
-        let addresses = in_turn(found, passed_over);
-        tracing::trace!(%host, ?addresses, "connecting");
-        let raced = race(&addresses, |address| self.connect(address, server.clone(), host)).await;
-        let (address, transport) = raced.map_err(|failures| {
-            // So that those not reached yet come first next time.
-            self.known(host, |known| known.passed_over = passed_over.wrapping_add(failures.len()));
-            all_failed(host, failures)
-        })?;
-        let tried = addresses.iter().take_while(|tried| **tried != address).count() + 1;
-        Ok(Reached { address, transport, others_first: passed_over.wrapping_add(tried) })
-    }
-
-    /// TCP and TLS to one address.
-    async fn connect(
-        &self,
-        address: SocketAddr,
-        server: Option<ServerName<'static>>,
-        host: &str,
-    ) -> Result<Transport, DialError> {
-        let until = Instant::now() + PER_ADDRESS;
-        let connect_error = |source| DialError::Connect { host: host.to_owned(), source };
-        let tcp = timeout_at(until, TcpStream::connect(address)).await;
-        let tcp = tcp.unwrap_or_else(|_| Err(late("no answer", PER_ADDRESS))).map_err(connect_error)?;
-        // Without it a small message waits for the acknowledgement of the one before: 40 ms in the handshake.
-        tcp.set_nodelay(true).map_err(connect_error)?;
-        let socket = Socket::new(tcp);
-        let Some(server) = server else { return Ok(Transport::plain(socket)) };
-        let tls = self.tls.connect_with(server, socket, |connection| connection.set_buffer_limit(Some(TLS_BUFFER)));
-        let tls = timeout_at(until, tls).await.unwrap_or_else(|_| Err(late("no answer", PER_ADDRESS)));
-        tls.map(Transport::tls).map_err(|source| DialError::Tls { host: host.to_owned(), source })
     }
 }
 
@@ -389,29 +352,6 @@ async fn upgrade(
     })
 }
 
-fn late(what: &str, limit: Duration) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {} s", limit.as_secs()))
-}
-
-/// The failure that came last, of those that got furthest; of several it is said that they were.
-fn all_failed(host: &str, mut failures: Vec<(SocketAddr, DialError)>) -> DialError {
-    let tried = failures.len();
-    failures.sort_by_key(|(_, error)| matches!(error, DialError::Tls { .. }));
-    let Some((address, error)) = failures.pop() else {
-        let source = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        return DialError::Connect { host: host.to_owned(), source };
-    };
-    let one_of_many = |source: io::Error| match tried {
-        1 => source,
-        _ => io::Error::new(source.kind(), format!("{address}: {source} ({tried} addresses were tried)")),
-    };
-    match error {
-        DialError::Connect { host, source } => DialError::Connect { host, source: one_of_many(source) },
-        DialError::Tls { host, source } => DialError::Tls { host, source: one_of_many(source) },
-        other => other,
-    }
-}
-
 /// The request line carries path and query as the service gave them.
 fn upgrade_request(url: &StreamUrl, headers: Vec<(http::HeaderName, HeaderValue)>) -> Result<Request<()>, http::Error> {
     let mut request = Request::get(url.as_str())
@@ -436,6 +376,13 @@ impl DialError {
             Self::Refused { status, .. } => StatusCode::from_u16(*status).ok(),
             _ => None,
         }
+    }
+
+    /// Whether a proxy has decided against it: the same again would be refused again, and wrong passwords that are
+    /// repeated lock accounts.
+    #[must_use]
+    pub fn is_refused_by_proxy(&self) -> bool {
+        matches!(self, Self::ProxyRefused { status, .. } if *status < 500)
     }
 }
 

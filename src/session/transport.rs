@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::socket::Socket;
 
-/// TCP, with TLS everywhere but on loopback.
+/// TCP, with TLS everywhere but on loopback; or a tunnel through a proxy, which looks the same from here.
 #[derive(Debug)]
 pub struct Transport {
     kind: Kind,
@@ -58,6 +58,8 @@ impl Head {
 enum Kind {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
+    /// Through a proxy that is itself spoken to with TLS.
+    TlsInTls(Box<TlsStream<TlsStream<Socket>>>),
 }
 
 impl Transport {
@@ -69,11 +71,16 @@ impl Transport {
         Self { kind: Kind::Tls(Box::new(tls)), head: Head::Reading(0) }
     }
 
+    pub(super) fn tls_in_tls(tls: TlsStream<TlsStream<Socket>>) -> Self {
+        Self { kind: Kind::TlsInTls(Box::new(tls)), head: Head::Reading(0) }
+    }
+
     /// The connection below.
     pub(super) fn socket(&mut self) -> &mut Socket {
         match &mut self.kind {
             Kind::Plain(socket) => socket,
             Kind::Tls(tls) => tls.get_mut().0,
+            Kind::TlsInTls(tls) => tls.get_mut().0.get_mut().0,
         }
     }
 }
@@ -86,6 +93,10 @@ macro_rules! forward {
                 $call
             }
             Kind::Tls(io) => {
+                let $io = Pin::new(io);
+                $call
+            }
+            Kind::TlsInTls(io) => {
                 let $io = Pin::new(io);
                 $call
             }

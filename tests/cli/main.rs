@@ -8,6 +8,7 @@
 mod credentials;
 mod dormant;
 mod emulator_program;
+mod endpoints;
 mod ends;
 mod failures;
 mod faults;
@@ -24,6 +25,7 @@ mod outage;
 mod payloads;
 mod picker;
 mod pool;
+mod proxies;
 mod refusals;
 mod replaced;
 mod resume;

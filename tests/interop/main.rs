@@ -1,6 +1,6 @@
 //! World D: other people's programs through the built binaries.
 //!
-//! Real servers (MariaDB, PostgreSQL, Redis, OpenSSH, nginx) run on loopback, private to one test; their own clients reach
+//! Real servers (MariaDB, PostgreSQL, Redis, OpenSSH, nginx) and proxies (tinyproxy, squid) run on loopback, private to one test; their own clients reach
 //! them through `ssmfwd` and an emulated AWS, and what arrives is compared with what a direct connection gives. Nothing
 //! of the library is linked in: what is under test is what a user starts. It runs only when named:
 //!
@@ -29,6 +29,7 @@ mod mariadb;
 mod openssh;
 mod postgresql;
 mod program;
+mod proxies;
 mod queries;
 mod redis;
 mod service;

@@ -100,6 +100,27 @@ impl Tunnel {
         Self::start(aws, command, forwards)
     }
 
+    /// The same with variables of `ssmfwd`, which win over those that lead to the emulator.
+    pub(crate) fn serve_in(switches: &[&str], variables: &[(&str, &str)], forwards: &[String]) -> Self {
+        let aws = Aws::serve(switches);
+        let mut command = Command::new(programs().join("ssmfwd"));
+        command.envs(aws.env()).envs(variables.iter().copied());
+        Self::start(aws, command, forwards)
+    }
+
+    /// A run that fails with status 1 before any call; what it said.
+    pub(crate) fn refused(switches: &[&str], variables: &[(&str, &str)], forwards: &[String]) -> String {
+        let aws = Aws::serve(switches);
+        let mut command = Command::new(programs().join("ssmfwd"));
+        command.envs(aws.env()).envs(variables.iter().copied()).args(forwards).args(["--target", TARGET, "-vv"]);
+        let output = command.output().expect("it can be started");
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_eq!(aws.state()["calls"], serde_json::json!({}));
+        aws.end();
+        said
+    }
+
     fn start(aws: Aws, mut command: Command, forwards: &[String]) -> Self {
         command.args(forwards).args(["--target", TARGET, "--output", "json"]);
         let mut ssmfwd = Service::start("ssmfwd", &mut command);

@@ -18,8 +18,8 @@ use serde::Deserialize;
 
 use super::{Center, LoginError, Token, secret::Secret, token::Registration};
 use crate::{
-    aws::errors::Call,
-    session::{ControlError, ControlErrorKind},
+    aws::{endpoint, errors::Call, http},
+    session::{ControlError, ControlErrorKind, Outbound, Proxies},
 };
 
 /// How we introduce ourselves: administrators see it.
@@ -165,7 +165,7 @@ impl Oidc {
 
     pub(super) fn host(&self) -> Option<String> {
         let sent = self.sent.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let uri = sent.as_ref()?.parse::<http::Uri>().ok()?;
+        let uri = sent.as_ref()?.parse::<::http::Uri>().ok()?;
         uri.authority().map(|authority| authority.as_str().to_owned())
     }
 }
@@ -179,7 +179,10 @@ pub(super) async fn sdk_config(center: &Center) -> SdkConfig {
     if let Some(profile) = &center.profile {
         loader = loader.profile_name(profile);
     }
-    loader.load().await
+    let config = loader.load().await;
+    // The way that all calls go: proxies, and the CA bundle of this profile.
+    let outbound = Arc::new(Outbound::new(Proxies::from_env(), endpoint::trust(&config)));
+    config.into_builder().http_client(http::client(outbound)).build()
 }
 
 fn since_epoch(seconds: i64) -> SystemTime {

@@ -78,6 +78,8 @@ Exit status:
 Environment:
   SSMFWD_TARGET stands for --target, and so on; a flag wins over its variable
   SSMFWD_MFA_CODE is safer than --mfa-code, which every user of the machine can read
+  HTTPS_PROXY, ALL_PROXY, NO_PROXY are for the API and the websocket
+  AWS_CA_BUNDLE names the certificates to trust instead of the machine's
   RUST_LOG sets the level of ssmfwd's own log, such as RUST_LOG=debug";
 
 /// The arguments as typed.

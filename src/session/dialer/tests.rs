@@ -1,7 +1,4 @@
-use std::{
-    error::Error,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,47 +8,10 @@ use tokio::{
 use http::HeaderName;
 
 use super::*;
-use crate::session::{Grant, SessionId, StartRequest};
-
-fn address(last: u8) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, last], 443))
-}
-
-fn failure(tls: bool, text: &str) -> DialError {
-    let (host, source) = ("gateway:443".to_owned(), io::Error::new(io::ErrorKind::TimedOut, text));
-    if tls { DialError::Tls { host, source } } else { DialError::Connect { host, source } }
-}
-
-#[test]
-fn of_many_failures_the_one_that_got_furthest_is_told() {
-    let (tcp, tls) = (|text| failure(false, text), |text| failure(true, text));
-    for (failures, text, cause) in [
-        (vec![], "cannot connect to gateway:443", "the name has no address"),
-        (vec![(address(1), tcp("refused"))], "cannot connect to gateway:443", "refused"),
-        (
-            vec![(address(1), tcp("no route")), (address(3), tcp("refused")), (address(2), tcp("late"))],
-            "cannot connect to gateway:443",
-            "10.0.0.2:443: late (3 addresses were tried)",
-        ),
-        (
-            vec![(address(1), tls("expired")), (address(3), tls("unknown issuer")), (address(2), tcp("late"))],
-            "TLS handshake with gateway:443 failed",
-            "10.0.0.3:443: unknown issuer (3 addresses were tried)",
-        ),
-    ] {
-        let error = all_failed("gateway:443", failures);
-        assert_eq!(error.to_string(), text);
-        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some(cause));
-    }
-}
+use crate::session::{Gateway, Grant, Proxies, SessionId, StartRequest, Trust};
 
 fn dialer() -> Dialer {
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
-    Dialer { tls: TlsConnector::from(Arc::new(config)), known: Mutex::default() }
+    Dialer::over(Arc::new(Outbound::new(Proxies::none(), Trust::Machine)))
 }
 
 /// A gateway that says this to whoever comes, and hangs up.
@@ -74,7 +34,7 @@ async fn attempt(dialer: &Dialer, scheme: &str, port: u16) -> (DialError, usize)
     let url = StreamUrl::parse(format!("{scheme}://127.0.0.1:{port}/")).expect("a URL");
     let host = format!("127.0.0.1:{port}");
     let error = dialer.attempt(&url, &host, Vec::new(), None).await.expect_err("no websocket");
-    (error, dialer.known(&host, |known| known.passed_over))
+    (error, dialer.outbound.passed_over(&host))
 }
 
 #[tokio::test]
@@ -163,7 +123,7 @@ async fn the_connection_that_was_opened_ahead_is_used_if_it_leads_there_and_live
         dialer.dial(&control, &url, Some(ahead)).await.expect("a websocket");
         assert_eq!(accepted.load(Ordering::SeqCst), connections, "{hangs_up} {elsewhere}");
         let host = format!("127.0.0.1:{port}");
-        assert_eq!(dialer.known(&host, |known| known.passed_over), 0, "no fault of the gateway's");
+        assert_eq!(dialer.outbound.passed_over(&host), 0, "no fault of the gateway's");
     }
 }
 

@@ -4,6 +4,7 @@ mod client;
 mod destination;
 mod pattern;
 mod program;
+mod proxy;
 mod relay;
 mod world;
 
@@ -13,6 +14,7 @@ pub(crate) use client::Client;
 pub(crate) use destination::{Closed, Destination, RefusingPort};
 pub(crate) use pattern::{receive, send};
 pub(crate) use program::{Ended, Program};
+pub(crate) use proxy::{Answer, Interceptor, Proxy};
 pub(crate) use relay::ApiRelay;
 pub(crate) use world::{World, failing};
 

@@ -1,0 +1,372 @@
+//! The way out of this machine: names, addresses, proxies, TLS (`proto-notes/websocket.md#addresses`,
+//! `proto-notes/websocket.md#proxies`). One for the websocket and the AWS API, so that what holds for one holds for the
+//! other.
+//!
+//! What is said on a connection is not here.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, lookup_host},
+    sync::OnceCell,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
+
+use super::{
+    DialError, Proxies, Proxy, Trust, TrustError,
+    proxy_tunnel::{self, NoTunnel},
+    race::{in_turn, race},
+    socket::Socket,
+    transport::Transport,
+};
+
+/// Bytes of TLS records that may wait to be written: the default of 64 KiB makes short writes of what the websocket
+/// hands over, and each costs a move of the rest.
+const TLS_BUFFER: usize = 256 << 10;
+
+/// How long the lookup of a name may take. Resolvers wait 5 s for a server before they ask the next.
+const LOOKUP: Duration = Duration::from_secs(10);
+
+/// How long one address may take for TCP and TLS together; of a proxy too.
+const PER_ADDRESS: Duration = Duration::from_secs(8);
+
+/// How long a proxy may take to open a tunnel: it looks up a name and connects, as we would.
+const TUNNEL: Duration = Duration::from_secs(10);
+
+/// How long TLS with the far end may take inside a tunnel.
+const INSIDE: Duration = Duration::from_secs(8);
+
+/// Makes connections, straight or through a proxy. What is trusted is read once; which addresses failed is remembered.
+pub struct Outbound {
+    proxies: Proxies,
+    trust: Trust,
+    tls: OnceCell<TlsConnector>,
+    /// By host and port: how many of the addresses others go before next time, because they failed.
+    passed_over: Mutex<HashMap<String, usize>>,
+}
+
+/// A connection.
+pub(crate) struct Reached {
+    pub(crate) io: Transport,
+    pub(super) path: Path,
+}
+
+/// How a connection was made, for the case that it is no good.
+#[derive(Debug, Clone)]
+pub(super) struct Path {
+    pub(super) address: SocketAddr,
+    /// Whose address that is: the far end's or a proxy's host and port.
+    pub(super) of: String,
+    /// How many of these addresses are to be passed over next time if this one is no good.
+    pub(super) others_first: usize,
+}
+
+/// Who is at one end of a connection: only the words of failures differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Far,
+    Proxy,
+}
+
+impl fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbound").field("proxies", &self.proxies).field("trust", &self.trust).finish_non_exhaustive()
+    }
+}
+
+impl Outbound {
+    /// A way out. Nothing is read before it is needed, or [`ready`](Self::ready) is called.
+    #[must_use]
+    pub fn new(proxies: Proxies, trust: Trust) -> Self {
+        Self { proxies, trust, tls: OnceCell::new(), passed_over: Mutex::default() }
+    }
+
+    /// What the environment says: `HTTPS_PROXY` and so on, `AWS_CA_BUNDLE`.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self::new(Proxies::from_env(), Trust::from_env())
+    }
+
+    /// The proxies that are used.
+    #[must_use]
+    pub fn proxies(&self) -> &Proxies {
+        &self.proxies
+    }
+
+    /// Who is trusted.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Reads whom to trust, if that has not been done, on a thread where it holds up nobody.
+    ///
+    /// # Errors
+    /// When there is nobody to trust.
+    pub async fn ready(&self) -> Result<(), TrustError> {
+        self.connector().await.map(drop)
+    }
+
+    /// The same on this thread.
+    ///
+    /// # Errors
+    /// As [`ready`](Self::ready).
+    pub fn ready_now(&mut self) -> Result<(), TrustError> {
+        if !self.tls.initialized() {
+            self.tls = OnceCell::new_with(Some(self.trust.connector()?));
+        }
+        Ok(())
+    }
+
+    async fn connector(&self) -> Result<&TlsConnector, TrustError> {
+        let read = || async {
+            let trust = self.trust.clone();
+            let read = tokio::task::spawn_blocking(move || trust.connector()).await;
+            read.unwrap_or_else(|error| Err(TrustError::Machine(error.to_string())))
+        };
+        self.tls.get_or_try_init(read).await
+    }
+
+    /// A connection to a host, through a tunnel where a proxy is to be used. IPv6 addresses are in brackets.
+    pub(crate) async fn connect(&self, tls: bool, host: &str, port: u16) -> Result<Reached, DialError> {
+        let authority = format!("{host}:{port}");
+        match self.proxies.of(tls, host, port).map_err(DialError::ProxySetting)? {
+            Some(proxy) => self.through(&proxy, tls, host, &authority).await,
+            None => self.straight(tls, host, port, &authority).await,
+        }
+    }
+
+    /// A connection to a proxy itself, for whoever speaks with it.
+    pub(crate) async fn connect_to_proxy(&self, proxy: &Proxy) -> Result<Reached, DialError> {
+        let (link, path) = self.link(proxy).await?;
+        Ok(Reached { io: link.into(), path })
+    }
+
+    async fn straight(&self, tls: bool, host: &str, port: u16, authority: &str) -> Result<Reached, DialError> {
+        let tls = if tls { Some(self.with_name(host, authority, End::Far).await?) } else { None };
+        let (path, link) = self.reach(host, port, tls.as_ref(), End::Far, authority).await?;
+        Ok(Reached { io: link.into(), path })
+    }
+
+    async fn through(&self, proxy: &Proxy, tls: bool, host: &str, authority: &str) -> Result<Reached, DialError> {
+        tracing::debug!(host = authority, %proxy, "through a proxy");
+        let (link, path) = self.link(proxy).await?;
+        let tls = if tls { Some(self.with_name(host, authority, End::Far).await?) } else { None };
+        let opened = match link {
+            Link::Plain(socket) => {
+                let socket = tunnel(socket, authority, proxy).await;
+                match (socket, &tls) {
+                    (Ok(socket), Some(tls)) => inside(tls, socket, authority, proxy).await.map(Transport::tls),
+                    (Ok(socket), None) => Ok(Transport::plain(socket)),
+                    (Err(error), _) => Err(error),
+                }
+            }
+            Link::Tls(outer) => {
+                let outer = tunnel(*outer, authority, proxy).await;
+                match (outer, &tls) {
+                    (Ok(outer), Some(tls)) => inside(tls, outer, authority, proxy).await.map(Transport::tls_in_tls),
+                    (Ok(outer), None) => Ok(Transport::tls(outer)),
+                    (Err(error), _) => Err(error),
+                }
+            }
+        };
+        // A refusal is an answer: another address of the same proxy would give the same.
+        if opened.as_ref().is_err_and(|error| !matches!(error, DialError::ProxyRefused { .. })) {
+            self.failed(&path);
+        }
+        opened.map(|io| Reached { io, path })
+    }
+
+    /// TCP to a proxy, and TLS where its URL says so.
+    async fn link(&self, proxy: &Proxy) -> Result<(Link, Path), DialError> {
+        let shown = proxy.to_string();
+        let tls = if proxy.is_tls() { Some(self.with_name(proxy.host(), &shown, End::Proxy).await?) } else { None };
+        let (path, link) = self.reach(proxy.host(), proxy.port(), tls.as_ref(), End::Proxy, &shown).await?;
+        Ok((link, path))
+    }
+
+    async fn with_name(&self, host: &str, shown: &str, end: End) -> Result<Tls<'_>, DialError> {
+        let tls_error = |source| end.tls_failed(shown, source);
+        let server = ServerName::try_from(without_brackets(host).to_owned());
+        let server = server.map_err(|error| tls_error(io::Error::other(error)))?;
+        let connector = self.connector().await.map_err(DialError::Trust)?;
+        Ok(Tls { connector, server })
+    }
+
+    /// TCP and TLS to the first address that answers.
+    async fn reach(
+        &self,
+        host: &str,
+        port: u16,
+        tls: Option<&Tls<'_>>,
+        end: End,
+        shown: &str,
+    ) -> Result<(Path, Link), DialError> {
+        let passed_over = self.passed_over(shown);
+        let found = timeout(LOOKUP, lookup_host((without_brackets(host), port))).await;
+        let found = found
+            .unwrap_or_else(|_| Err(late("the name was not resolved", LOOKUP)))
+            .map_err(|source| end.connect_failed(shown, source))?;
+        let addresses = in_turn(found, passed_over);
+        tracing::trace!(host = shown, ?addresses, "connecting");
+        let raced = race(&addresses, |address| connect(address, tls, end, shown)).await;
+        let (address, link) = raced.map_err(|failures| {
+            // So that those not reached yet come first next time.
+            self.pass_over(shown, passed_over.wrapping_add(failures.len()));
+            all_failed(shown, end, failures)
+        })?;
+        let tried = addresses.iter().take_while(|tried| **tried != address).count() + 1;
+        Ok((Path { address, of: shown.to_owned(), others_first: passed_over.wrapping_add(tried) }, link))
+    }
+
+    /// A connection came to nothing: others go first next time.
+    pub(super) fn failed(&self, path: &Path) {
+        self.pass_over(&path.of, path.others_first);
+    }
+
+    fn pass_over(&self, host: &str, count: usize) {
+        let mut known = self.passed_over.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(host.to_ascii_lowercase(), count);
+    }
+
+    pub(super) fn passed_over(&self, host: &str) -> usize {
+        let known = self.passed_over.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&host.to_ascii_lowercase()).copied().unwrap_or_default()
+    }
+}
+
+/// TLS that knows whom it should find.
+struct Tls<'a> {
+    connector: &'a TlsConnector,
+    server: ServerName<'static>,
+}
+
+impl Tls<'_> {
+    async fn handshake<S>(&self, io: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let bounded = |connection: &mut tokio_rustls::rustls::ClientConnection| {
+            connection.set_buffer_limit(Some(TLS_BUFFER));
+        };
+        self.connector.connect_with(self.server.clone(), io, bounded).await
+    }
+}
+
+/// What leads to one address.
+enum Link {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl From<Link> for Transport {
+    fn from(link: Link) -> Self {
+        match link {
+            Link::Plain(socket) => Self::plain(socket),
+            Link::Tls(tls) => Self::tls(*tls),
+        }
+    }
+}
+
+/// TCP and TLS to one address.
+async fn connect(address: SocketAddr, tls: Option<&Tls<'_>>, end: End, shown: &str) -> Result<Link, DialError> {
+    let until = Instant::now() + PER_ADDRESS;
+    let connect_failed = |source| end.connect_failed(shown, source);
+    let tcp = timeout_at(until, TcpStream::connect(address)).await;
+    let tcp = tcp.unwrap_or_else(|_| Err(late("no answer", PER_ADDRESS))).map_err(connect_failed)?;
+    // Without it a small message waits for the acknowledgement of the one before: 40 ms in the handshake.
+    tcp.set_nodelay(true).map_err(connect_failed)?;
+    let socket = Socket::new(tcp);
+    let Some(tls) = tls else { return Ok(Link::Plain(socket)) };
+    let done = timeout_at(until, tls.handshake(socket)).await.unwrap_or_else(|_| Err(late("no answer", PER_ADDRESS)));
+    done.map(|tls| Link::Tls(Box::new(tls))).map_err(|source| end.tls_failed(shown, source))
+}
+
+/// Has a proxy open a tunnel.
+async fn tunnel<S>(mut io: S, authority: &str, proxy: &Proxy) -> Result<S, DialError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let opened = timeout(TUNNEL, proxy_tunnel::open(&mut io, authority, proxy)).await;
+    let opened = opened.unwrap_or_else(|_| Err(NoTunnel::Broken(late("no answer to CONNECT", TUNNEL))));
+    let (proxy, host) = (proxy.to_string(), authority.to_owned());
+    match opened {
+        Ok(()) => Ok(io),
+        Err(NoTunnel::Refused(status, meaning)) => Err(DialError::ProxyRefused { proxy, host, status, meaning }),
+        Err(NoTunnel::NotHttp(what)) => {
+            let source = io::Error::new(io::ErrorKind::InvalidData, what);
+            Err(DialError::ProxyAnswer { proxy, host, source })
+        }
+        Err(NoTunnel::Broken(source)) => Err(DialError::ProxyAnswer { proxy, host, source }),
+    }
+}
+
+/// TLS with the far end, inside a tunnel.
+async fn inside<S>(tls: &Tls<'_>, io: S, authority: &str, proxy: &Proxy) -> Result<TlsStream<S>, DialError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let done = timeout(INSIDE, tls.handshake(io)).await.unwrap_or_else(|_| Err(late("no answer", INSIDE)));
+    done.map_err(|source| {
+        // Whose certificate that was may be the question.
+        let source = io::Error::new(source.kind(), format!("through the proxy {proxy}: {source}"));
+        DialError::Tls { host: authority.to_owned(), source }
+    })
+}
+
+impl End {
+    fn connect_failed(self, shown: &str, source: io::Error) -> DialError {
+        match self {
+            Self::Far => DialError::Connect { host: shown.to_owned(), source },
+            Self::Proxy => DialError::ProxyConnect { proxy: shown.to_owned(), source },
+        }
+    }
+
+    fn tls_failed(self, shown: &str, source: io::Error) -> DialError {
+        match self {
+            Self::Far => DialError::Tls { host: shown.to_owned(), source },
+            Self::Proxy => DialError::ProxyTls { proxy: shown.to_owned(), source },
+        }
+    }
+}
+
+fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
+}
+
+pub(super) fn late(what: &str, limit: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {} s", limit.as_secs()))
+}
+
+/// The failure that came last, of those that got furthest; of several it is said that they were.
+fn all_failed(shown: &str, end: End, mut failures: Vec<(SocketAddr, DialError)>) -> DialError {
+    let tried = failures.len();
+    failures.sort_by_key(|(_, error)| matches!(error, DialError::Tls { .. } | DialError::ProxyTls { .. }));
+    let Some((address, error)) = failures.pop() else {
+        return end.connect_failed(shown, io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    };
+    let one_of_many = |source: io::Error| match tried {
+        1 => source,
+        _ => io::Error::new(source.kind(), format!("{address}: {source} ({tried} addresses were tried)")),
+    };
+    match error {
+        DialError::Connect { source, .. } | DialError::ProxyConnect { source, .. } => {
+            end.connect_failed(shown, one_of_many(source))
+        }
+        DialError::Tls { source, .. } | DialError::ProxyTls { source, .. } => {
+            end.tls_failed(shown, one_of_many(source))
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;
