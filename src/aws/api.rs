@@ -145,7 +145,10 @@ impl Aws {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let error = call.failed(&error, self.exchange.endpoint().as_ref().map(Authority::as_str));
+        let mut error = call.failed(&error, self.exchange.endpoint().as_ref().map(Authority::as_str));
+        if let (ControlErrorKind::ClockSkew, Some(skew)) = (error.kind, self.clock()) {
+            error.message = format!("{} ({skew})", error.message);
+        }
         match error.kind {
             ControlErrorKind::ExpiredCredentials | ControlErrorKind::NoCredentials => self.credentials.refused(),
             ControlErrorKind::ClockSkew => self.credentials.refused_for_the_time(),

@@ -27,6 +27,15 @@ const BROKEN_TOKEN_FILE: [&str; 3] =
 const NOT_FOUND: &str =
     "none are in the environment (which --profile overrides), the profile or the role of this machine";
 
+/// How the texts of rustls begin, or what they contain.
+const TLS_TROUBLE: [&str; 5] = [
+    "invalid peer certificate",
+    "received corrupt message",
+    "received fatal alert",
+    "peer is incompatible",
+    "peer misbehaved",
+];
+
 /// What exactly is wrong with configuration or credentials, where the kind of an error has more than one remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -44,6 +53,16 @@ pub(crate) enum Fault {
     MfaCode,
     /// The service does not know the access key, or its secret is another one.
     WrongKeys,
+    /// Not the call, but the role or account of the profile is denied.
+    RoleDenied,
+    /// The name of the service has no address.
+    Unresolved,
+    /// TLS with the service failed: a certificate that is not trusted, or something that speaks no TLS.
+    Tls,
+    /// There is no way to the proxy, or it gives no answer.
+    Proxy,
+    /// The proxy does not let us through.
+    ProxyRefused,
 }
 
 impl Fault {
@@ -56,6 +75,11 @@ impl Fault {
             Self::Environment => "the environment has no keys",
             Self::MfaCode => "a code of an MFA device is needed",
             Self::WrongKeys => "the access key is not known, or the secret is not the one of this key",
+            Self::RoleDenied => "the policy of the role or account does not let it be used",
+            Self::Unresolved => "the name has no address",
+            Self::Tls => "TLS failed",
+            Self::Proxy => "there is no way through the proxy",
+            Self::ProxyRefused => "the proxy does not let us through",
         }
     }
 }
@@ -110,6 +134,9 @@ impl Call<'_> {
                 below.map(|cause| Cause { fault: fault_of(error), ..cause })
             }
             CredentialsError::InvalidConfiguration(_) => below.map(|cause| cause.with(Fault::BrokenConfiguration)),
+            _ if kind == Kind::AccessDenied => {
+                Some(below.unwrap_or_else(|| Cause::new(Fault::RoleDenied.text())).with(Fault::RoleDenied))
+            }
             // Every provider and why it has none, most of them nothing that the user has ever heard of.
             _ => below.map(|cause| match cause.text.starts_with("no credentials found in chain") {
                 true if kind == Kind::NoCredentials => Cause::new(NOT_FOUND),
@@ -190,10 +217,13 @@ impl Call<'_> {
 
     /// With what is below the outermost texts, which say no more than `message`.
     fn below(self, kind: ControlErrorKind, message: impl Into<String>, error: &(dyn Error + 'static)) -> ControlError {
-        match chain(error).skip(1).find(|error| !error.is::<ConnectorError>()) {
-            Some(below) => self.caused(kind, message, below),
-            None => self.error(kind, message),
-        }
+        let below = chain(error).skip(1).find(|error| !error.is::<ConnectorError>());
+        let cause = below.and_then(|below| Cause::of(below, CHAIN_LIMIT));
+        let cause = match network_fault(error).filter(|_| kind == ControlErrorKind::Network) {
+            Some(fault) => Some(cause.unwrap_or_else(|| Cause::new(fault.text())).with(fault)),
+            None => cause,
+        };
+        ControlError { source: cause.map(|cause| Box::new(cause) as _), ..self.error(kind, message) }
     }
 }
 
@@ -333,6 +363,30 @@ fn portal_kind(error: &SdkError<GetRoleCredentialsError, Response>) -> Option<Co
         429 => Some(ControlErrorKind::Throttled),
         500.. => Some(ControlErrorKind::Service),
         _ => None,
+    }
+}
+
+/// Which trouble of the network it is, where it is one that has a remedy of its own: as our own way out says it, or for
+/// an HTTP client of somebody else's the texts of the resolver and of rustls.
+fn network_fault(error: &(dyn Error + 'static)) -> Option<Fault> {
+    const UNRESOLVED: [&str; 2] = ["dns error", "failed to lookup address information"];
+    match find::<DialError>(error) {
+        Some(DialError::Resolve { .. }) => return Some(Fault::Unresolved),
+        Some(DialError::Tls { .. }) => return Some(Fault::Tls),
+        Some(DialError::ProxyRefused { .. }) => return Some(Fault::ProxyRefused),
+        Some(DialError::ProxyConnect { .. } | DialError::ProxyTls { .. } | DialError::ProxyAnswer { .. }) => {
+            return Some(Fault::Proxy);
+        }
+        _ => {}
+    }
+    let texts: Vec<String> = chain(error).map(ToString::to_string).collect();
+    let says = |words: &[&str]| texts.iter().any(|text| words.iter().any(|word| text.contains(word)));
+    if says(&UNRESOLVED) {
+        Some(Fault::Unresolved)
+    } else if says(&TLS_TROUBLE) {
+        Some(Fault::Tls)
+    } else {
+        None
     }
 }
 
@@ -503,6 +557,23 @@ mod tests {
             // The same inside the call.
             let error = call.failed(&SdkError::<ResumeSessionError, Response>::construction_failure(denied), None);
             assert_eq!(error.kind, kind);
+        }
+    }
+
+    #[test]
+    fn troubles_of_the_network_are_told_apart() {
+        let below = |text| Text("client error (Connect)", Some(Box::new(Text(text, None))));
+        for (text, expected) in [
+            ("dns error", Some(Fault::Unresolved)),
+            ("failed to lookup address information: Name or service not known", Some(Fault::Unresolved)),
+            ("invalid peer certificate: UnknownIssuer", Some(Fault::Tls)),
+            ("received corrupt message of type InvalidContentType", Some(Fault::Tls)),
+            ("tcp connect error", None),
+        ] {
+            assert_eq!(network_fault(&below(text)), expected, "{text}");
+            let call = Call { operation: "StartSession", resource: "i-0a" };
+            assert_eq!(fault(&call.below(ControlErrorKind::Network, "x", &below(text))), expected, "{text}");
+            assert_eq!(fault(&call.below(ControlErrorKind::BadAnswer, "x", &below(text))), None, "{text}");
         }
     }
 

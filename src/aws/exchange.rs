@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -41,6 +41,8 @@ pub(super) struct Exchange {
 struct Seen {
     /// Seconds that the service's clock is ahead of ours.
     skew: AtomicI64,
+    /// It has said what time it is.
+    dated: AtomicBool,
     /// Where the last request went.
     endpoint: watch::Sender<Option<Endpoint>>,
 }
@@ -64,6 +66,11 @@ impl Exchange {
         let now = self.clock.now();
         let by = Duration::from_secs(skew.unsigned_abs());
         if skew < 0 { now.checked_sub(by) } else { now.checked_add(by) }.unwrap_or(now)
+    }
+
+    /// Seconds that the service's clock is ahead of ours; `None` if it has not said so.
+    pub(super) fn skew(&self) -> Option<i64> {
+        self.seen.dated.load(Ordering::Relaxed).then(|| self.seen.skew.load(Ordering::Relaxed))
     }
 
     /// Host and port that the last call went to.
@@ -101,6 +108,7 @@ impl Exchange {
         }
         let by = i64::try_from(by.as_secs()).unwrap_or_default();
         self.seen.skew.store(if ahead { by } else { -by }, Ordering::Relaxed);
+        self.seen.dated.store(true, Ordering::Relaxed);
     }
 }
 
@@ -154,9 +162,11 @@ mod tests {
     #[test]
     fn the_service_says_what_time_it_is() {
         let exchange = Exchange::new(at(DATE - 3600));
+        assert_eq!(exchange.skew(), None);
         assert_eq!(exchange.now(), SystemTime::UNIX_EPOCH + Duration::from_secs(DATE - 3600));
         exchange.answered_at("Tue, 14 Nov 2023 22:13:20 GMT");
         assert_eq!(exchange.now(), SystemTime::UNIX_EPOCH + Duration::from_secs(DATE));
+        assert_eq!(exchange.skew(), Some(3600));
         exchange.answered_at("Tue, 14 Nov 2023 20:13:20 GMT");
         assert_eq!(exchange.now(), SystemTime::UNIX_EPOCH + Duration::from_secs(DATE - 7200));
     }

@@ -27,7 +27,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::session::{DialError, Outbound, Proxy};
+use crate::session::{DialError, Outbound, Proxy, Watch};
 
 /// Bytes of an answer's head.
 const HEAD_LIMIT: usize = 64 << 10;
@@ -116,7 +116,7 @@ impl Connector {
         let connecting = async {
             match told {
                 Some(proxy) => self.outbound.connect_to_proxy(proxy).await,
-                None => self.outbound.connect(place.tls, &place.host, place.port).await,
+                None => self.outbound.connect(place.tls, &place.host, place.port, Watch::default()).await,
             }
         };
         let connected = match self.connect_timeout {

@@ -16,8 +16,10 @@ mod api;
 #[cfg(test)]
 mod canned;
 mod credentials;
+mod denial;
 mod endpoint;
 mod errors;
+mod examine;
 mod exchange;
 mod http;
 mod identity;
@@ -45,6 +47,8 @@ use aws_types::{
     sdk_ua_metadata::FrameworkMetadata,
 };
 
+pub use self::identity::Identity;
+pub use self::profiles::{MfaCode, MfaPrompt, MfaRequest, NoCode, SharedMfaPrompt};
 #[cfg(test)]
 pub(crate) use self::targets::Ping;
 pub use self::targets::{Target, TargetError, TargetProblem};
@@ -57,12 +61,10 @@ use self::{
     stream_url::MessagesEndpoint,
 };
 pub(crate) use self::{
+    denial::{Denial, DeniedBy},
     errors::{Fault, fault},
+    examine::Preferences,
     targets::{LookupFault, Match, NodeInfo, Resolution, lookup_fault},
-};
-pub use self::{
-    identity::Identity,
-    profiles::{MfaCode, MfaPrompt, MfaRequest, NoCode, SharedMfaPrompt},
 };
 use crate::session::{ControlError, ControlErrorKind, Outbound, Proxies, Trust};
 

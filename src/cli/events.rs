@@ -117,6 +117,9 @@ pub(super) enum Body<'a> {
         forward: &'a str,
         #[serde(flatten)]
         end: End,
+        /// Its row in the error table.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        symptom: Option<&'a str>,
     },
     CredentialsExpired {
         forward: &'a str,
@@ -132,11 +135,23 @@ pub(super) enum Body<'a> {
         bytes_up: u64,
         bytes_down: u64,
     },
+    /// One of the checks of `doctor`.
+    Check {
+        name: &'a str,
+        /// `null`: skipped, or it could not be found out.
+        ok: Option<bool>,
+        outcome: &'a str,
+        elapsed_ms: Option<u64>,
+        detail: &'a str,
+    },
     Error {
         status: u8,
         message: &'a str,
         causes: &'a [String],
         hint: Option<&'a str>,
+        /// Its row in the error table.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        symptom: Option<&'a str>,
     },
     Stopped {
         exit: u8,
@@ -204,6 +219,7 @@ impl Body<'_> {
             Self::Dormant { .. } => "dormant",
             Self::CredentialsExpired { .. } => "credentials_expired",
             Self::SessionEnded { .. } => "session_ended",
+            Self::Check { .. } => "check",
             Self::Error { .. } => "error",
             Self::Stopped { .. } => "stopped",
         }
@@ -216,6 +232,7 @@ impl Body<'_> {
             Self::Listening { .. }
                 | Self::Identity { .. }
                 | Self::Ready { .. }
+                | Self::Check { .. }
                 | Self::Error { .. }
                 | Self::Stopped { .. }
         )

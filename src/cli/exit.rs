@@ -21,6 +21,8 @@ pub(super) enum Exit {
     Target,
     /// The service ended the SSM session before it was ready.
     Lost,
+    /// The destination refused or did not answer.
+    Destination,
     /// SIGHUP.
     HangUp,
     /// SIGINT.
@@ -49,6 +51,7 @@ impl Exit {
             Self::Denied => 5,
             Self::Target => 6,
             Self::Lost => 7,
+            Self::Destination => 8,
             Self::HangUp => 129,
             Self::Interrupt => 130,
             Self::Quit => 131,

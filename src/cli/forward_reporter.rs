@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{
     events::{Body, words},
     plan::PlannedForward,
-    report,
+    report::{self, Symptom},
     reporter::{Reporter, millis},
 };
 use crate::{
@@ -42,6 +42,8 @@ struct Told {
     expiry: u64,
     /// That there is no session, and that none is being started.
     dormant: bool,
+    /// What helps when the destination refuses.
+    refused: bool,
     /// Sessions that have not ended, and how far they are. The forward bounds their number.
     sessions: Vec<Known>,
 }
@@ -148,6 +150,9 @@ impl ForwardReporter {
             Event::DestinationRefused { peer } => {
                 let destination = self.forward.destination();
                 reporter.warn(&format!("{destination} refused a connection (of {peer})"));
+                if !std::mem::replace(&mut self.told().refused, true) {
+                    reporter.say(&reporter.hint(Symptom::DestinationRefused, &self.forward));
+                }
                 reporter.emit(&Body::DestinationRefused { forward: name, peer: peer.to_string(), destination });
             }
             Event::AcceptFailed(error) => {
@@ -205,11 +210,16 @@ impl ForwardReporter {
             SessionEvent::Started { target, .. } => self.started(session, target, member),
             SessionEvent::Ready => self.ready(session),
             SessionEvent::CustomerMessage(text) => reporter.say(text),
-            SessionEvent::UnsignedUpgrade => reporter
-                .warn("the data channel was opened unsigned: the policy should allow ssmmessages:OpenDataChannel"),
+            SessionEvent::UnsignedUpgrade => {
+                let hint = reporter.hint(Symptom::UnsignedUpgrade, &self.forward);
+                reporter.warn(&format!("the data channel was opened unsigned: {hint}"));
+            }
             SessionEvent::Backpressure(active) => reporter.emit(&Body::Backpressure { forward: name, active: *active }),
             SessionEvent::NotTerminated(why) => {
                 reporter.warn(&format!("the session of {name} was not ended and lives until its idle timeout: {why}"));
+                if let Some(hint) = reporter.denied_hint(why, &self.forward) {
+                    reporter.say(&format!("{name}: {hint}"));
+                }
                 reporter.emit(&Body::NotTerminated { forward: name, session_id, detail: why });
             }
             SessionEvent::Stalled(active) => self.stalled(session, *active),
@@ -309,6 +319,11 @@ impl ForwardReporter {
         if !matches!(stage, None | Some(Stage::Starting)) {
             reporter.warn(&format!("{name}: session {session} {how}, its connections are reset: {}", words(reason)));
         }
+        if let Cause::NotResumable(why) = &reason.cause
+            && let Some(hint) = reporter.denied_hint(why, &self.forward)
+        {
+            reporter.say(&format!("{name}: {hint}"));
+        }
     }
 
     /// An attempt to bring a session back, or to start another in its place, has failed.
@@ -351,6 +366,7 @@ impl ForwardReporter {
     fn dormant(&self, reason: &CloseReason, fulfilled: bool) {
         let name = self.forward.name();
         tracing::info!(forward = name, %reason, fulfilled, "dormant");
+        let symptom = report::of_end(reason);
         {
             let mut told = self.told();
             // The outage is over, if it began as one.
@@ -360,12 +376,12 @@ impl ForwardReporter {
             told.retire(|_| true);
         }
         if !fulfilled {
+            let hint = self.reporter.hint(symptom.unwrap_or(Symptom::SessionOver), &self.forward);
             let reason = words(reason);
-            self.reporter.say(&format!(
-                "{name}: {reason}; open connections were reset, the next connection starts a new session"
-            ));
+            self.reporter.say(&format!("{name}: {reason}; open connections were reset, {hint}"));
         }
-        self.reporter.emit(&Body::Dormant { forward: name, end: reason.into() });
+        let symptom = symptom.map(|symptom| symptom.row().name);
+        self.reporter.emit(&Body::Dormant { forward: name, end: reason.into(), symptom });
         if reason.cause == Cause::SessionOver {
             // ResumeSession said so.
             self.reporter.credentials_work();

@@ -78,6 +78,12 @@ impl Access {
             ..Self::default()
         })
     }
+
+    /// Without --profile, the keys of the environment come first.
+    pub(super) fn look_at_environment(&mut self) {
+        let has_keys = std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|id| !id.is_empty());
+        self.keys_in_environment = self.profile.is_none() && has_keys;
+    }
 }
 
 impl PlannedForward {

@@ -15,7 +15,7 @@ use super::{
     exit::Exit,
     forward_reporter::ForwardReporter,
     plan::{Access, PlannedForward},
-    report::{self, Report},
+    report::{self, Report, Symptom},
     signals::Signal,
 };
 use crate::{aws::Identity, forward::LocalAddress, session::SessionId};
@@ -81,6 +81,22 @@ impl Reporter {
         self.say(&format!("{addresses} -> {destination}   session {}", session.0));
     }
 
+    /// A forward has a session of an agent that cannot multiplex.
+    pub(super) fn carries_one(&self, forward: &PlannedForward) {
+        let hint = self.hint(Symptom::OneConnection, forward);
+        self.say(&format!("{}: the agent carries one connection at a time: {hint}", forward.name()));
+    }
+
+    /// What helps if a call was denied.
+    pub(super) fn denied_hint(&self, said: &str, forward: &PlannedForward) -> Option<String> {
+        report::denied_hint(said, forward, self.access.get_or_init(Access::default))
+    }
+
+    /// What helps, as the error table has it.
+    pub(super) fn hint(&self, symptom: Symptom, forward: &PlannedForward) -> String {
+        report::hint(symptom, forward, self.access.get_or_init(Access::default))
+    }
+
     /// All forwards can carry data.
     pub(super) fn ready(&self, forwards: &[(&PlannedForward, Vec<LocalAddress>)], elapsed: Duration) {
         self.say(&format!("ready in {:.1} s", elapsed.as_secs_f64()));
@@ -106,6 +122,7 @@ impl Reporter {
             message: &report.error,
             causes: &report.causes,
             hint: report.hint.as_deref(),
+            symptom: report.symptom.map(|symptom| symptom.row().name),
         });
     }
 
@@ -133,6 +150,11 @@ impl Reporter {
             self.emit(&Body::CredentialsExpired { forward, message, hint: &hint });
         }
         expiry
+    }
+
+    /// For people or for programs.
+    pub(super) fn format(&self) -> Format {
+        self.format
     }
 
     /// Data for stdout, as it is: what a command was asked for.
@@ -342,8 +364,11 @@ pub(super) mod tests {
             "warning: 0.0.0.0:13306 can be reached from the network, which lets everybody there through",
             "warning: [::]:13306 can be reached from the network, which lets everybody there through",
             "ssmfwd: be\\u{1b} nice",
-            "warning: the data channel was opened unsigned: the policy should allow ssmmessages:OpenDataChannel",
+            "warning: the data channel was opened unsigned: the policy should allow ssmmessages:OpenDataChannel on \
+             arn:aws:ssm:*:*:session/*: AWS may stop accepting unsigned ones",
             "warning: db:3306 refused a connection (of 127.0.0.1:5)",
+            "ssmfwd: check on the target that db:3306 listens and that its name resolves there: agents do not say which \
+             it is",
             "warning: *:13306:db:3306 cannot accept connections for now: no descriptors",
             "warning: the session of *:13306:db:3306 was not ended and lives until its idle timeout: denied",
             "ssmfwd: 123456789012 as role/Dev (profile dev, eu-west-1)",

@@ -29,7 +29,7 @@ use super::{
     ls, picker,
     plan::{self, Access, Plan, PlannedForward},
     prompt::TerminalPrompt,
-    report::Report,
+    report::{Report, Symptom},
     reporter::Reporter,
     signals::{Signal, Signals},
     targets,
@@ -37,8 +37,11 @@ use super::{
 use crate::{
     aws::{Aws, AwsOptions, SharedMfaPrompt},
     forward::{Connector, ForwardEnd, Forwarder, SessionConnector, Tunnel},
-    session::{ConnectError, ControlError, Dialer, SessionOptions, watch_for_wake},
+    session::{ConnectError, ControlError, Dialer, Mode, SessionOptions, watch_for_wake},
 };
+
+/// How long it may take to find out more about a failure.
+const EXPLANATION: Duration = Duration::from_secs(5);
 
 /// Why a run is over.
 enum Over {
@@ -144,21 +147,28 @@ async fn run_command(command: &Command, args: &Args, reporter: &Arc<Reporter>) -
         Ok(signals) => signals,
         Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
     };
-    let work = async {
+    let stop = CancellationToken::new();
+    let mut work = pin!(async {
         match command {
             Command::Login(login) => login::run(login, args, reporter).await,
             Command::Ls(ls) => ls::run(ls, args, reporter).await,
-            Command::Doctor(doctor) => doctor::run(doctor, args, reporter).await,
+            Command::Doctor(doctor) => doctor::run(doctor, args, reporter, &stop).await,
         }
-    };
+    });
     tokio::select! {
-        done = work => done.map_or_else(Over::Failed, |()| Over::Done),
-        signal = signals.next() => Over::Signal(signal),
+        done = &mut work => done.map_or_else(Over::Failed, |()| Over::Done),
+        signal = signals.next() => {
+            if matches!(command, Command::Doctor(_)) {
+                stop.cancel();
+                finish(work, &mut signals, reporter).await;
+            }
+            Over::Signal(signal)
+        }
     }
 }
 
 /// The AWS API with the credentials and the region that the user chose.
-async fn control_plane(access: &Access) -> Result<Aws, ControlError> {
+pub(super) async fn control_plane(access: &Access) -> Result<Aws, ControlError> {
     let mut options = AwsOptions::default();
     options.profile.clone_from(&access.profile);
     options.region.clone_from(&access.region);
@@ -172,9 +182,7 @@ async fn control_plane(access: &Access) -> Result<Aws, ControlError> {
 
 /// The same, and the choice of credentials completed with what the AWS configuration says: hints need it.
 pub(super) async fn load(access: &mut Access, limit: Duration) -> Result<Aws, Report> {
-    // Without --profile, the keys of the environment come first.
-    let has_keys = std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|id| !id.is_empty());
-    access.keys_in_environment = access.profile.is_none() && has_keys;
+    access.look_at_environment();
     let Ok(control) = time::timeout(limit, control_plane(access)).await else {
         return Err(Report::new(Exit::Failure, "the AWS configuration could not be read in time"));
     };
@@ -206,30 +214,57 @@ async fn run(mut plan: Plan, mut aws: Option<(Aws, Access)>, reporter: &Arc<Repo
         plan.access.clone_from(&asked_for);
         let connector = tokio::select! {
             connector = connector(&mut plan, aws.take(), reporter) => connector,
-            signal = signals.next() => return Over::Signal(signal),
+            signal = signals.next() => {
+                reporter.stopping(signal);
+                return Over::Signal(signal);
+            }
         };
         let (connector, control) = match connector {
             Ok((connector, control)) => (Arc::new(connector), control),
             Err(report) => return Over::Failed(report),
         };
         reporter.uses(&plan.access);
-        let _identity = tell_identity(control, &plan.access, reporter);
-        let over = match connect_all(&plan, &forwarders, &*connector, &mut signals, reporter).await {
+        let _identity = tell_identity(Arc::clone(&control), &plan.access, reporter);
+        let report = match connect_all(&plan, &forwarders, &*connector, &mut signals, reporter).await {
             Ok(tunnels) => return stay(&plan, forwarders, tunnels, connector, &mut signals, reporter, started).await,
-            Err(over) => over,
+            Err(Over::Failed(report)) => report,
+            Err(over) => return over,
         };
-        match over {
-            Over::Failed(report) if std::mem::take(&mut may_log_in) => {
-                match login::offer(&report, &plan.access, &mut signals, reporter).await {
-                    // From the start: what was loaded is from before. The time that somebody took is not ours.
-                    Offered::LoggedIn => started = Instant::now(),
-                    Offered::No => return Over::Failed(report),
-                    Offered::Failed(report) => return Over::Failed(report),
-                    Offered::Signal(signal) => return Over::Signal(signal),
-                }
-            }
-            over => return over,
+        let report = tokio::select! {
+            explained = explained(report.clone(), &control, &plan) => explained,
+            // It has failed before the signal came.
+            _ = signals.next() => return Over::Failed(report),
+        };
+        if !std::mem::take(&mut may_log_in) {
+            return Over::Failed(report);
         }
+        match login::offer(&report, &plan.access, &mut signals, reporter).await {
+            // From the start: what was loaded is from before. The time that somebody took is not ours.
+            Offered::LoggedIn => started = Instant::now(),
+            Offered::No => return Over::Failed(report),
+            Offered::Failed(report) => return Over::Failed(report),
+            Offered::Signal(signal) => return Over::Signal(signal),
+        }
+    }
+}
+
+/// A failure, with what can be found out about it afterwards: why a target is not connected.
+async fn explained(report: Report, aws: &Aws, plan: &Plan) -> Report {
+    let Some(about) = report.about.clone().filter(|_| report.symptom == Some(Symptom::TargetNotConnected)) else {
+        return report;
+    };
+    let forward = plan.forwards.iter().find(|forward| forward.name() == about.forward);
+    // Only nodes are registered; nothing else is known of a container than that it is not there.
+    let target = about.target.as_deref().filter(|target| target.starts_with("i-") || target.starts_with("mi-"));
+    let (Some(forward), Some(target)) = (forward, target) else { return report };
+    match time::timeout(EXPLANATION, aws.describe(target)).await {
+        Ok(Ok(node)) => report.knowing(node, forward, &plan.access),
+        // Denied, most often: then it stays at what is known.
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "nothing more is known of the target");
+            report
+        }
+        Err(_) => report,
     }
 }
 
@@ -242,7 +277,8 @@ fn bind_all(plan: &Plan, reporter: &Arc<Reporter>) -> Result<Vec<Forwarder>, Rep
     plan.forwards.iter().map(bind).collect()
 }
 
-/// What starts the sessions. Completes the plan with what the AWS configuration says.
+/// What starts the sessions, and the AWS API for other questions. Completes the plan with what the AWS configuration
+/// says.
 async fn connector(
     plan: &mut Plan,
     aws: Option<(Aws, Access)>,
@@ -303,6 +339,9 @@ async fn stay<C: Connector>(
     let mut ready = Vec::with_capacity(forwarders.len());
     for ((forward, forwarder), tunnel) in plan.forwards.iter().zip(&forwarders).zip(&tunnels) {
         reporter.opened(forward, &forwarder.addresses(), tunnel.id());
+        if tunnel.mode() == Mode::Basic {
+            reporter.carries_one(forward);
+        }
         ready.push((forward, forwarder.addresses()));
     }
     reporter.ready(&ready, started.elapsed());

@@ -21,6 +21,8 @@ use super::{
 pub(super) const MAX_BODY: usize = 256 << 10;
 /// What stands before the operation in `X-Amz-Target`, by the service in signatures.
 const TARGET_PREFIXES: [(&str, &str); 2] = [("ssm", "AmazonSSM."), ("ecs", "AmazonEC2ContainerServiceV20141113.")];
+/// The document that holds the preferences of Session Manager in a region.
+const PREFERENCES: &str = "SSM-SessionManagerRunShell";
 /// What a load balancer says when there is nothing behind it.
 const UNAVAILABLE_PAGE: &str = "<html><body><h1>503 Service Unavailable</h1></body></html>";
 
@@ -51,12 +53,15 @@ impl ApiError {
     }
 
     fn of(kind: FailureKind, operation: Operation, region: &str, caller: &str) -> Self {
-        let (service, operation) = (operation.service(), operation.name());
         let unavailable = |page| Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             page: Some(page),
             ..Self::new("ServiceUnavailable", "on order")
         };
+        let resource = format!("arn:aws:{}:{region}:123456789012:*", operation.service());
+        let action = format!("{}:{}", operation.service(), operation.name());
+        let denied = |why: &str| Self::denied(operation, caller, &resource, why);
+        let not_allowed = |policy: &str| denied(&format!("because no {policy} allows the {action} action"));
         match kind {
             FailureKind::Throttled => Self::new("ThrottlingException", "Rate exceeded"),
             FailureKind::Internal => Self {
@@ -68,18 +73,38 @@ impl ApiError {
             FailureKind::ExpiredToken => {
                 Self::new("ExpiredTokenException", "The security token included in the request is expired")
             }
-            FailureKind::AccessDenied => Self::new(
-                "AccessDeniedException",
-                format!(
-                    "User: {caller} is not authorized to perform: {service}:{operation} on resource: \
-                     arn:aws:{service}:{region}:123456789012:* because no identity-based policy allows the \
-                     {service}:{operation} action"
-                ),
+            FailureKind::AccessDenied => not_allowed("identity-based policy"),
+            FailureKind::ExplicitDeny => denied("with an explicit deny in an identity-based policy"),
+            FailureKind::ServiceControlPolicy => denied("with an explicit deny in a service control policy"),
+            FailureKind::SessionPolicy => not_allowed("session policy"),
+            FailureKind::PermissionsBoundary => not_allowed("permissions boundary"),
+            FailureKind::VpcEndpointPolicy => not_allowed("VPC endpoint policy"),
+            FailureKind::ClockSkew => Self::new(
+                "InvalidSignatureException",
+                "Signature expired: 20250101T000000Z is now earlier than 20250101T015500Z (20250101T020000Z - 5 min.)",
             ),
+            FailureKind::WrongKeys => {
+                Self::new("UnrecognizedClientException", "The security token included in the request is invalid.")
+            }
             FailureKind::TargetNotConnected => Self::modelled("TargetNotConnected", "The target is not connected."),
             FailureKind::InvalidDocument => Self::modelled("InvalidDocument", "The document does not exist."),
             FailureKind::DoesNotExist => Self::modelled("DoesNotExistException", "The session does not exist."),
+            FailureKind::RemoteHosts => {
+                Self::new("BadRequest", "Currently, port forwarding sessions to remote hosts are not supported.")
+            }
+            FailureKind::NotForSessions => {
+                Self::modelled("InvalidDocument", "Document type: 'Command' is not supported. Only type: 'Session' is.")
+            }
+            FailureKind::SessionLimit => Self::new("BadRequest", "The maximum number of sessions has been reached."),
         }
+    }
+
+    /// What IAM says; `why` is the end of its sentence.
+    fn denied(operation: Operation, caller: &str, resource: &str, why: &str) -> Self {
+        let (service, operation) = (operation.service(), operation.name());
+        let message =
+            format!("User: {caller} is not authorized to perform: {service}:{operation} on resource: {resource} {why}");
+        Self::new("AccessDeniedException", message)
     }
 
     pub(super) fn constraint(member: &str, value: Option<&str>, constraint: &str) -> Self {
@@ -114,6 +139,7 @@ pub(super) fn answer(service: &Arc<Service>, request: &ApiRequest<'_>) -> Respon
             Operation::DescribeInstanceInformation => inventory::describe_information(service, &config, request.body),
             Operation::DescribeInstanceProperties => inventory::describe_properties(service, &config, request.body),
             Operation::GetConnectionStatus => inventory::connection_status(service, &config, request.body),
+            Operation::GetDocument => get_document(&config, request),
             Operation::ListTasks => ecs::list_tasks(&config, request.body),
             Operation::DescribeTasks => ecs::describe_tasks(&config, request.body),
             Operation::ListServices => ecs::list_services(&config, request.body),
@@ -251,16 +277,22 @@ fn start_session(service: &Arc<Service>, config: &EmulatorConfig, request: &ApiR
     if let Some(reason) = input.reason.as_deref().filter(|reason| !(1..=256).contains(&reason.chars().count())) {
         return Err(ApiError::constraint("reason", Some(reason), "have length between 1 and 256"));
     }
-    let name = input.document_name.unwrap_or_else(|| "SSM-SessionManagerRunShell".into());
+    let name = input.document_name.unwrap_or_else(|| PREFERENCES.into());
     if !(3..=128).contains(&name.len())
         || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte))
     {
         let pattern = "satisfy regular expression pattern: ^[a-zA-Z0-9_\\-.:/]{3,128}$";
         return Err(ApiError::constraint("documentName", Some(&name), pattern));
     }
+    if config.forbidden_documents.contains(&name) {
+        let owner = if name.starts_with("AWS-") { "" } else { "123456789012" };
+        let resource = format!("arn:aws:ssm:{}:{owner}:document/{name}", config.region);
+        let why = "with an explicit deny in an identity-based policy";
+        return Err(ApiError::denied(Operation::StartSession, &config.identity, &resource, why));
+    }
     let Some(document) = find_document(config, &name) else {
         return Err(match name.as_str() {
-            "SSM-SessionManagerRunShell"
+            PREFERENCES
             | "AWS-StartInteractiveCommand"
             | "AWS-StartNonInteractiveCommand"
             | "AWS-StartPortForwardingSessionToSocket" => ApiError::new(
@@ -301,6 +333,51 @@ fn terminate_session(service: &Service, request: &ApiRequest<'_>) -> Result<Byte
         return Err(no_such_session(&id));
     }
     SessionOutput { session_id: &id, token_value: None, stream_url: None }.encode()
+}
+
+/// The preferences of Session Manager, which are a document; others have no content to show here.
+fn get_document(config: &EmulatorConfig, request: &ApiRequest<'_>) -> Result<Bytes, ApiError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Input {
+        name: Option<String>,
+    }
+    let input: Input = decode(request.body)?;
+    let name = input.name.ok_or_else(|| ApiError::constraint("name", None, "not be null"))?;
+    if name != PREFERENCES {
+        return Err(ApiError::modelled("InvalidDocument", format!("Document with name {name} does not exist.")));
+    }
+    let minutes = |limit: Option<std::time::Duration>| {
+        limit.map_or_else(String::new, |limit| limit.as_secs().div_ceil(60).to_string())
+    };
+    let content = json!({
+        "schemaVersion": "1.0",
+        "description": "Document to hold regional settings for Session Manager",
+        "sessionType": "Standard_Stream",
+        "inputs": {
+            "s3BucketName": "",
+            "s3KeyPrefix": "",
+            "s3EncryptionEnabled": true,
+            "cloudWatchLogGroupName": "",
+            "cloudWatchEncryptionEnabled": true,
+            "cloudWatchStreamingEnabled": false,
+            "idleSessionTimeout": minutes(config.idle_timeout),
+            "maxSessionDuration": minutes(config.max_duration),
+            "kmsKeyId": "",
+            "runAsEnabled": false,
+            "runAsDefaultUser": "",
+            "shellProfile": {"windows": "", "linux": ""},
+        },
+    });
+    let answer = json!({
+        "Content": content.to_string(),
+        "DocumentFormat": "JSON",
+        "DocumentType": "Session",
+        "DocumentVersion": "1",
+        "Name": name,
+        "Status": "Active",
+    });
+    Ok(answer.to_string().into())
 }
 
 fn output(request: &ApiRequest<'_>, id: &str, permit: &Permit) -> Result<Bytes, ApiError> {

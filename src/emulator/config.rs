@@ -58,6 +58,12 @@ pub struct EmulatorConfig {
     /// After so long such a dial fails, as the kernel's does.
     #[serde(rename = "dial_timeout_ms", with = "millis")]
     pub dial_timeout: Duration,
+    /// The agent ends each session right after the handshake, with this text; it is what the service tells the client.
+    pub agent_refuses: Option<String>,
+    /// The session type that the agent names, if not `Port`.
+    pub session_type: Option<String>,
+    /// The agent asks for payloads encrypted with this KMS key. The genuine one never does in port sessions.
+    pub kms_key: Option<String>,
     /// Data messages after HandshakeComplete that the agent refuses without acknowledgement. `None`: as the agent does.
     pub refuse_early: Option<u32>,
     /// Data messages after HandshakeComplete that the agent acknowledges and throws away. `None`: as the agent does.
@@ -105,6 +111,8 @@ pub struct EmulatorConfig {
     /// nothing moves. It goes on where it stopped afterwards. The agents do not notice; the control path works.
     pub blackhole: bool,
 
+    /// Where StreamUrls point, as `wss://HOST[:PORT]`, if not to where the API was asked.
+    pub stream_base: Option<String>,
     /// Which websocket upgrades are accepted.
     pub upgrade: UpgradePolicy,
     /// A first message whose ids are not UUIDs, as those of the genuine programs are, is accepted: whether the service
@@ -112,6 +120,8 @@ pub struct EmulatorConfig {
     pub any_ids: bool,
     /// API operations answered with `AccessDeniedException`; `OpenDataChannel` stands for the signed upgrade.
     pub denied: Vec<String>,
+    /// Documents that a policy forbids with an explicit deny.
+    pub forbidden_documents: Vec<String>,
     /// Whether the credentials have expired.
     pub expired_credentials: bool,
     /// So many of the next calls that start, resume or end a session are answered with `ThrottlingException`; counts down.
@@ -148,6 +158,9 @@ impl Default for EmulatorConfig {
             agent_restart: Duration::from_secs(1),
             unanswered: Vec::new(),
             dial_timeout: Duration::from_secs(130),
+            agent_refuses: None,
+            session_type: None,
+            kms_key: None,
             refuse_early: None,
             swallow_early: None,
             rtt: Duration::ZERO,
@@ -163,9 +176,11 @@ impl Default for EmulatorConfig {
             agent_cut_every: None,
             outage: false,
             blackhole: false,
+            stream_base: None,
             upgrade: UpgradePolicy::Signed,
             any_ids: false,
             denied: Vec::new(),
+            forbidden_documents: Vec::new(),
             expired_credentials: false,
             throttle: 0,
             failures: Vec::new(),

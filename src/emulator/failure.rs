@@ -50,6 +50,8 @@ pub enum Operation {
     DescribeInstanceProperties,
     /// Whether a target is connected.
     GetConnectionStatus,
+    /// The call that reads a document: the preferences of Session Manager are one.
+    GetDocument,
     /// The tasks of an ECS service.
     ListTasks,
     /// What tasks of ECS are.
@@ -79,6 +81,7 @@ impl Operation {
             "ListTasks" => Some(Self::ListTasks),
             "DescribeTasks" => Some(Self::DescribeTasks),
             "ListServices" => Some(Self::ListServices),
+            "GetDocument" => Some(Self::GetDocument),
             _ => None,
         }
     }
@@ -110,6 +113,7 @@ impl Operation {
             Self::ListTasks => "ListTasks",
             Self::DescribeTasks => "DescribeTasks",
             Self::ListServices => "ListServices",
+            Self::GetDocument => "GetDocument",
             Self::Any => "Any",
             Self::GetCallerIdentity => "GetCallerIdentity",
             Self::AssumeRole => "AssumeRole",
@@ -155,6 +159,26 @@ pub enum FailureKind {
     InvalidDocument,
     /// `DoesNotExistException`: the service has forgotten the session.
     DoesNotExist,
+    /// `AccessDeniedException` because of an explicit deny in an identity-based policy.
+    ExplicitDeny,
+    /// The same because a session policy does not allow it.
+    SessionPolicy,
+    /// The same because a permissions boundary does not allow it.
+    PermissionsBoundary,
+    /// The same because of an explicit deny in a service control policy.
+    ServiceControlPolicy,
+    /// The same because the policy of the VPC endpoint does not allow it.
+    VpcEndpointPolicy,
+    /// `InvalidSignatureException`: the time of the signature is too far off, however often it is corrected.
+    ClockSkew,
+    /// `UnrecognizedClientException`: the key is not known.
+    WrongKeys,
+    /// `BadRequest`: no forwards to other hosts, as in regions and on agents that do not know them.
+    RemoteHosts,
+    /// `InvalidDocument`: the document is one, but not for sessions. Its text is a guess.
+    NotForSessions,
+    /// `BadRequest`: there are too many sessions. Code and text are a guess.
+    SessionLimit,
 }
 
 impl FailureKind {

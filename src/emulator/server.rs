@@ -134,7 +134,8 @@ impl Server {
             return refuse(StatusCode::NOT_FOUND, "the emulator serves the APIs of SSM and STS on POST /");
         }
         let scheme = if self.tls.is_some() { "wss" } else { "ws" };
-        let stream_base = format!("{scheme}://{}", self.authority_of(&parts.headers));
+        let stream_base = self.service.config().stream_base.clone();
+        let stream_base = stream_base.unwrap_or_else(|| format!("{scheme}://{}", self.authority_of(&parts.headers)));
         let request = ApiRequest {
             path: &path,
             query: parts.uri.query().unwrap_or_default(),

@@ -98,6 +98,11 @@ fn window(kind: AgentKind, config: &EmulatorConfig) -> Option<usize> {
     behaviour(kind).window.map(|window| window.saturating_add(in_flight).min(MAX_WINDOW))
 }
 
+/// What the service says at the end of a session that was idle, as users have quoted it.
+const IDLE_TEXT: &str = "Your session timed out due to inactivity and has been terminated.";
+/// What it says at the end of one that has become too old: a guess.
+const MAX_DURATION_TEXT: &str = "Your session has reached its maximum duration and has been terminated.";
+
 struct Worker {
     service: Arc<Service>,
     config: Arc<EmulatorConfig>,
@@ -137,6 +142,9 @@ impl Worker {
         behaviour.refuse_early = config.refuse_early.unwrap_or(behaviour.refuse_early);
         behaviour.swallow_early = config.swallow_early.unwrap_or(behaviour.swallow_early);
         behaviour.window = window(config.agent, &config);
+        behaviour.refusal.clone_from(&config.agent_refuses);
+        behaviour.session_type.clone_from(&config.session_type);
+        behaviour.kms_key.clone_from(&config.kms_key);
         let options = AgentOptions {
             version: config.agent_version.clone(),
             session_id: id.clone(),
@@ -442,10 +450,10 @@ impl Worker {
             self.destinations.review(now, &self.config);
         }
         if due(self.idle_at()) {
-            self.service.end(&self.id, EndedBy::Idle, "");
+            self.service.end(&self.id, EndedBy::Idle, IDLE_TEXT);
         }
         if due(self.expires_at()) {
-            self.service.end(&self.id, EndedBy::MaxDuration, "");
+            self.service.end(&self.id, EndedBy::MaxDuration, MAX_DURATION_TEXT);
         }
     }
 

@@ -201,6 +201,12 @@ impl Session {
         self.holder.shared.health.subscribe()
     }
 
+    /// What the agent says it is, four numbers such as `3.3.987.0`; `None` once the session has ended.
+    #[must_use]
+    pub fn agent_version(&self) -> Option<String> {
+        self.holder.shared.lock().proto.agent_version().map(str::to_owned)
+    }
+
     /// The smoothed round trip time to the agent.
     #[must_use]
     pub fn rtt(&self) -> Duration {

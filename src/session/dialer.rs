@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderValue, Request, StatusCode, header};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
@@ -47,6 +47,15 @@ pub fn websocket_config() -> WebSocketConfig {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
+    /// The gateway's name could not be resolved.
+    #[error("cannot resolve the name of {host}")]
+    Resolve {
+        /// Host and port.
+        host: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// No connection to the gateway.
     #[error("cannot connect to {host}")]
     Connect {
@@ -133,6 +142,44 @@ pub enum DialError {
     Sign(#[from] ControlError),
 }
 
+/// A step of opening a websocket that has succeeded. Steps may be taken ahead of the answer that says where to, and
+/// those of an address that loses the race are told too. Where a proxy is used, the name and TCP are the proxy's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DialStep {
+    /// The name was resolved.
+    Resolved {
+        /// To so many addresses.
+        addresses: usize,
+    },
+    /// TCP.
+    Connected(SocketAddr),
+    /// A proxy has opened a tunnel: which, without user and password.
+    Tunnelled(String),
+    /// TLS with the gateway.
+    Secured,
+    /// The gateway has accepted the upgrade.
+    Upgraded {
+        /// With a signature.
+        signed: bool,
+    },
+}
+
+/// Told each step and how long it took. Called where the dialling happens: must not block.
+pub type DialObserver = Arc<dyn Fn(DialStep, Duration) + Send + Sync>;
+
+/// Somebody who may want to know of steps.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Watch<'a>(Option<&'a DialObserver>);
+
+impl Watch<'_> {
+    pub(super) fn tell(self, step: DialStep, since: Instant) {
+        if let Some(observer) = self.0 {
+            observer(step, since.elapsed());
+        }
+    }
+}
+
 /// How an upgrade is authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Authentication {
@@ -176,7 +223,7 @@ impl Dial for Dialer {
     fn connect_ahead<'a>(&'a self, control: &'a dyn ControlPlane) -> BoxFuture<'a, Option<Ahead<Transport>>> {
         Box::pin(async {
             let gateway = control.gateway().await?;
-            match self.outbound.connect(gateway.tls, &gateway.host, gateway.port).await {
+            match self.outbound.connect(gateway.tls, &gateway.host, gateway.port, self.watch()).await {
                 Ok(Reached { io, path }) => Some(Ahead { gateway, path, io }),
                 Err(error) => {
                     tracing::debug!(host = gateway.host, %error, "not connected ahead");
@@ -201,6 +248,7 @@ pub struct Dialer {
     outbound: Arc<Outbound>,
     /// How each gateway let us in last.
     accepted: Mutex<HashMap<String, Authentication>>,
+    observer: Option<DialObserver>,
 }
 
 impl std::fmt::Debug for Dialer {
@@ -224,7 +272,17 @@ impl Dialer {
     /// A dialer that goes this way.
     #[must_use]
     pub fn over(outbound: Arc<Outbound>) -> Self {
-        Self { outbound, accepted: Mutex::default() }
+        Self { outbound, accepted: Mutex::default(), observer: None }
+    }
+
+    /// The same, observed.
+    #[must_use]
+    pub fn observed(self, observer: DialObserver) -> Self {
+        Self { observer: Some(observer), ..self }
+    }
+
+    fn watch(&self) -> Watch<'_> {
+        Watch(self.observer.as_ref())
     }
 
     /// Opens a websocket. A 403 is tried again with the other reading of `+` in the query if there is one, then without
@@ -295,21 +353,34 @@ impl Dialer {
     ) -> Result<WebSocketStream<Transport>, DialError> {
         let request = upgrade_request(url, headers)
             .map_err(|error| DialError::Upgrade { host: host.to_owned(), message: error.to_string() })?;
+        let signed = request.headers().contains_key(header::AUTHORIZATION);
         if let Some(Ahead { path, io, .. }) = ahead {
+            let begun = Instant::now();
             match upgrade(request.clone(), path.address, io).await {
                 // It may have been closed because nothing came, with or without a word: no fault of the gateway's.
                 Err(NotUpgraded::Broken(message)) => tracing::debug!(%host, message, "connected ahead in vain"),
                 Err(NotUpgraded::Refused(408)) => tracing::debug!(%host, "connected ahead for too long"),
-                upgraded => return self.upgraded(upgraded, host, &path),
+                upgraded => return self.upgraded(upgraded, host, &path, signed, begun),
             }
         }
-        let Reached { io, path } = self.outbound.connect(url.is_tls(), url.host(), url.port()).await?;
+        let Reached { io, path } = self.outbound.connect(url.is_tls(), url.host(), url.port(), self.watch()).await?;
+        let begun = Instant::now();
         let upgraded = upgrade(request, path.address, io).await;
-        self.upgraded(upgraded, host, &path)
+        self.upgraded(upgraded, host, &path, signed, begun)
     }
 
     /// What a failed upgrade means: others go first next time, unless the gateway has answered.
-    fn upgraded<T>(&self, upgraded: Result<T, NotUpgraded>, host: &str, path: &Path) -> Result<T, DialError> {
+    fn upgraded<T>(
+        &self,
+        upgraded: Result<T, NotUpgraded>,
+        host: &str,
+        path: &Path,
+        signed: bool,
+        begun: Instant,
+    ) -> Result<T, DialError> {
+        if upgraded.is_ok() {
+            self.watch().tell(DialStep::Upgraded { signed }, begun);
+        }
         upgraded.map_err(|failure| {
             let host = host.to_owned();
             match failure {

@@ -31,7 +31,8 @@ pub use connection::Session;
 pub use control::{
     BoxFuture, ControlError, ControlErrorKind, ControlPlane, Grant, QueryForm, SessionId, StartRequest, Token,
 };
-pub use dialer::{Dial, DialError, Dialer, Dialled, websocket_config};
+pub(crate) use dialer::Watch;
+pub use dialer::{Dial, DialError, DialObserver, DialStep, Dialer, Dialled, websocket_config};
 pub use error::{ConnectError, OpenError};
 pub use health::Health;
 pub use options::{Observer, SessionEvent, SessionOptions};

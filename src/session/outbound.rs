@@ -21,7 +21,8 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 
 use super::{
-    DialError, Proxies, Proxy, Trust, TrustError,
+    DialError, DialStep, Proxies, Proxy, Trust, TrustError,
+    dialer::Watch,
     proxy_tunnel::{self, NoTunnel},
     race::{in_turn, race},
     socket::Socket,
@@ -136,43 +137,65 @@ impl Outbound {
     }
 
     /// A connection to a host, through a tunnel where a proxy is to be used. IPv6 addresses are in brackets.
-    pub(crate) async fn connect(&self, tls: bool, host: &str, port: u16) -> Result<Reached, DialError> {
+    pub(crate) async fn connect(
+        &self,
+        tls: bool,
+        host: &str,
+        port: u16,
+        watch: Watch<'_>,
+    ) -> Result<Reached, DialError> {
         let authority = format!("{host}:{port}");
         match self.proxies.of(tls, host, port).map_err(DialError::ProxySetting)? {
-            Some(proxy) => self.through(&proxy, tls, host, &authority).await,
-            None => self.straight(tls, host, port, &authority).await,
+            Some(proxy) => self.through(&proxy, tls, host, &authority, watch).await,
+            None => self.straight(tls, host, port, &authority, watch).await,
         }
     }
 
     /// A connection to a proxy itself, for whoever speaks with it.
     pub(crate) async fn connect_to_proxy(&self, proxy: &Proxy) -> Result<Reached, DialError> {
-        let (link, path) = self.link(proxy).await?;
+        let (link, path) = self.link(proxy, Watch::default()).await?;
         Ok(Reached { io: link.into(), path })
     }
 
-    async fn straight(&self, tls: bool, host: &str, port: u16, authority: &str) -> Result<Reached, DialError> {
+    async fn straight(
+        &self,
+        tls: bool,
+        host: &str,
+        port: u16,
+        authority: &str,
+        watch: Watch<'_>,
+    ) -> Result<Reached, DialError> {
         let tls = if tls { Some(self.with_name(host, authority, End::Far).await?) } else { None };
-        let (path, link) = self.reach(host, port, tls.as_ref(), End::Far, authority).await?;
+        let (path, link) = self.reach(host, port, tls.as_ref(), End::Far, authority, watch).await?;
         Ok(Reached { io: link.into(), path })
     }
 
-    async fn through(&self, proxy: &Proxy, tls: bool, host: &str, authority: &str) -> Result<Reached, DialError> {
+    async fn through(
+        &self,
+        proxy: &Proxy,
+        tls: bool,
+        host: &str,
+        authority: &str,
+        watch: Watch<'_>,
+    ) -> Result<Reached, DialError> {
         tracing::debug!(host = authority, %proxy, "through a proxy");
-        let (link, path) = self.link(proxy).await?;
+        let (link, path) = self.link(proxy, watch).await?;
         let tls = if tls { Some(self.with_name(host, authority, End::Far).await?) } else { None };
         let opened = match link {
             Link::Plain(socket) => {
-                let socket = tunnel(socket, authority, proxy).await;
+                let socket = tunnel(socket, authority, proxy, watch).await;
                 match (socket, &tls) {
-                    (Ok(socket), Some(tls)) => inside(tls, socket, authority, proxy).await.map(Transport::tls),
+                    (Ok(socket), Some(tls)) => inside(tls, socket, authority, proxy, watch).await.map(Transport::tls),
                     (Ok(socket), None) => Ok(Transport::plain(socket)),
                     (Err(error), _) => Err(error),
                 }
             }
             Link::Tls(outer) => {
-                let outer = tunnel(*outer, authority, proxy).await;
+                let outer = tunnel(*outer, authority, proxy, watch).await;
                 match (outer, &tls) {
-                    (Ok(outer), Some(tls)) => inside(tls, outer, authority, proxy).await.map(Transport::tls_in_tls),
+                    (Ok(outer), Some(tls)) => {
+                        inside(tls, outer, authority, proxy, watch).await.map(Transport::tls_in_tls)
+                    }
                     (Ok(outer), None) => Ok(Transport::tls(outer)),
                     (Err(error), _) => Err(error),
                 }
@@ -186,10 +209,10 @@ impl Outbound {
     }
 
     /// TCP to a proxy, and TLS where its URL says so.
-    async fn link(&self, proxy: &Proxy) -> Result<(Link, Path), DialError> {
+    async fn link(&self, proxy: &Proxy, watch: Watch<'_>) -> Result<(Link, Path), DialError> {
         let shown = proxy.to_string();
         let tls = if proxy.is_tls() { Some(self.with_name(proxy.host(), &shown, End::Proxy).await?) } else { None };
-        let (path, link) = self.reach(proxy.host(), proxy.port(), tls.as_ref(), End::Proxy, &shown).await?;
+        let (path, link) = self.reach(proxy.host(), proxy.port(), tls.as_ref(), End::Proxy, &shown, watch).await?;
         Ok((link, path))
     }
 
@@ -209,15 +232,18 @@ impl Outbound {
         tls: Option<&Tls<'_>>,
         end: End,
         shown: &str,
+        watch: Watch<'_>,
     ) -> Result<(Path, Link), DialError> {
         let passed_over = self.passed_over(shown);
+        let begun = Instant::now();
         let found = timeout(LOOKUP, lookup_host((without_brackets(host), port))).await;
         let found = found
             .unwrap_or_else(|_| Err(late("the name was not resolved", LOOKUP)))
-            .map_err(|source| end.connect_failed(shown, source))?;
+            .map_err(|source| end.not_resolved(shown, source))?;
         let addresses = in_turn(found, passed_over);
+        watch.tell(DialStep::Resolved { addresses: addresses.len() }, begun);
         tracing::trace!(host = shown, ?addresses, "connecting");
-        let raced = race(&addresses, |address| connect(address, tls, end, shown)).await;
+        let raced = race(&addresses, |address| connect(address, tls, end, shown, watch)).await;
         let (address, link) = raced.map_err(|failures| {
             // So that those not reached yet come first next time.
             self.pass_over(shown, passed_over.wrapping_add(failures.len()));
@@ -277,29 +303,46 @@ impl From<Link> for Transport {
 }
 
 /// TCP and TLS to one address.
-async fn connect(address: SocketAddr, tls: Option<&Tls<'_>>, end: End, shown: &str) -> Result<Link, DialError> {
-    let until = Instant::now() + PER_ADDRESS;
+async fn connect(
+    address: SocketAddr,
+    tls: Option<&Tls<'_>>,
+    end: End,
+    shown: &str,
+    watch: Watch<'_>,
+) -> Result<Link, DialError> {
+    let begun = Instant::now();
+    let until = begun + PER_ADDRESS;
     let connect_failed = |source| end.connect_failed(shown, source);
     let tcp = timeout_at(until, TcpStream::connect(address)).await;
     let tcp = tcp.unwrap_or_else(|_| Err(late("no answer", PER_ADDRESS))).map_err(connect_failed)?;
     // Without it a small message waits for the acknowledgement of the one before: 40 ms in the handshake.
     tcp.set_nodelay(true).map_err(connect_failed)?;
+    watch.tell(DialStep::Connected(address), begun);
     let socket = Socket::new(tcp);
     let Some(tls) = tls else { return Ok(Link::Plain(socket)) };
+    let begun = Instant::now();
     let done = timeout_at(until, tls.handshake(socket)).await.unwrap_or_else(|_| Err(late("no answer", PER_ADDRESS)));
-    done.map(|tls| Link::Tls(Box::new(tls))).map_err(|source| end.tls_failed(shown, source))
+    let tls = done.map_err(|source| end.tls_failed(shown, source))?;
+    if end == End::Far {
+        watch.tell(DialStep::Secured, begun);
+    }
+    Ok(Link::Tls(Box::new(tls)))
 }
 
 /// Has a proxy open a tunnel.
-async fn tunnel<S>(mut io: S, authority: &str, proxy: &Proxy) -> Result<S, DialError>
+async fn tunnel<S>(mut io: S, authority: &str, proxy: &Proxy, watch: Watch<'_>) -> Result<S, DialError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let begun = Instant::now();
     let opened = timeout(TUNNEL, proxy_tunnel::open(&mut io, authority, proxy)).await;
     let opened = opened.unwrap_or_else(|_| Err(NoTunnel::Broken(late("no answer to CONNECT", TUNNEL))));
     let (proxy, host) = (proxy.to_string(), authority.to_owned());
     match opened {
-        Ok(()) => Ok(io),
+        Ok(()) => {
+            watch.tell(DialStep::Tunnelled(proxy), begun);
+            Ok(io)
+        }
         Err(NoTunnel::Refused(status, meaning)) => Err(DialError::ProxyRefused { proxy, host, status, meaning }),
         Err(NoTunnel::NotHttp(what)) => {
             let source = io::Error::new(io::ErrorKind::InvalidData, what);
@@ -310,11 +353,21 @@ where
 }
 
 /// TLS with the far end, inside a tunnel.
-async fn inside<S>(tls: &Tls<'_>, io: S, authority: &str, proxy: &Proxy) -> Result<TlsStream<S>, DialError>
+async fn inside<S>(
+    tls: &Tls<'_>,
+    io: S,
+    authority: &str,
+    proxy: &Proxy,
+    watch: Watch<'_>,
+) -> Result<TlsStream<S>, DialError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let begun = Instant::now();
     let done = timeout(INSIDE, tls.handshake(io)).await.unwrap_or_else(|_| Err(late("no answer", INSIDE)));
+    if done.is_ok() {
+        watch.tell(DialStep::Secured, begun);
+    }
     done.map_err(|source| {
         // Whose certificate that was may be the question.
         let source = io::Error::new(source.kind(), format!("through the proxy {proxy}: {source}"));
@@ -323,6 +376,14 @@ where
 }
 
 impl End {
+    /// Of a proxy it says no more than that there is no way to it.
+    fn not_resolved(self, shown: &str, source: io::Error) -> DialError {
+        match self {
+            Self::Far => DialError::Resolve { host: shown.to_owned(), source },
+            Self::Proxy => self.connect_failed(shown, source),
+        }
+    }
+
     fn connect_failed(self, shown: &str, source: io::Error) -> DialError {
         match self {
             Self::Far => DialError::Connect { host: shown.to_owned(), source },
@@ -351,7 +412,7 @@ fn all_failed(shown: &str, end: End, mut failures: Vec<(SocketAddr, DialError)>)
     let tried = failures.len();
     failures.sort_by_key(|(_, error)| matches!(error, DialError::Tls { .. } | DialError::ProxyTls { .. }));
     let Some((address, error)) = failures.pop() else {
-        return end.connect_failed(shown, io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        return end.not_resolved(shown, io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     };
     let one_of_many = |source: io::Error| match tried {
         1 => source,

@@ -6,10 +6,12 @@
 #![cfg(unix)]
 
 mod credentials;
+mod doctor;
 mod dormant;
 mod emulator_program;
 mod endpoints;
 mod ends;
+mod errors;
 mod failures;
 mod faults;
 mod harness;

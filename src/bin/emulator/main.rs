@@ -118,6 +118,15 @@ struct Switches {
     /// A session document beside those that AWS publishes, from a JSON file with `parameters` and `properties`.
     #[arg(long = "document", value_name = "NAME=FILE", value_parser = parse_document, help_heading = "Agent")]
     documents: Vec<(String, PathBuf)>,
+    /// The agent ends every session right after the handshake, with this text.
+    #[arg(long, value_name = "TEXT", help_heading = "Agent")]
+    agent_refuses: Option<String>,
+    /// The session type that the agent names.
+    #[arg(long, value_name = "TYPE", help_heading = "Agent")]
+    session_type: Option<String>,
+    /// The agent asks for encryption with this KMS key.
+    #[arg(long, value_name = "KEY", help_heading = "Agent")]
+    kms_key: Option<String>,
     /// Data messages right after the handshake that are refused without acknowledgement.
     #[arg(long, value_name = "N", help_heading = "Agent")]
     refuse_early: Option<u32>,
@@ -149,6 +158,9 @@ struct Switches {
     /// After a client was paused it is never told to start again.
     #[arg(long, help_heading = "Gateway")]
     lose_start_publication: bool,
+    /// Where StreamUrls point, if not to where the API was asked.
+    #[arg(long, value_name = "wss://HOST[:PORT]", help_heading = "Gateway")]
+    stream_base: Option<String>,
     /// Accept only upgrades without signature.
     #[arg(long, group = "upgrade", help_heading = "Gateway")]
     unsigned_only: bool,
@@ -182,15 +194,19 @@ struct Switches {
     /// Answer this operation with AccessDeniedException; OpenDataChannel is the signed upgrade. Can be repeated.
     #[arg(long = "deny", value_name = "OPERATION", help_heading = "Faults")]
     denied: Vec<String>,
+    /// A policy forbids this document with an explicit deny. Can be repeated.
+    #[arg(long = "forbid-document", value_name = "NAME", help_heading = "Faults")]
+    forbidden_documents: Vec<String>,
     /// The credentials have expired.
     #[arg(long, help_heading = "Faults")]
     expired_credentials: bool,
     /// Answer the first so many SSM API calls with ThrottlingException.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Faults")]
     throttle: u32,
-    /// Let an operation fail, such as StartSession, OpenDataChannel, DescribeInstanceInformation, DescribeTasks,
-    /// CreateToken, AssumeRole, or Any of the three calls of a session: throttled, internal,
-    /// unavailable, unavailable_empty, expired_token, access_denied, target_not_connected, invalid_document or
+    /// Let an operation fail, such as StartSession, OpenDataChannel, DescribeInstanceInformation, GetDocument, DescribeTasks,
+    /// CreateToken, AssumeRole, or Any of the three calls of a session: throttled, internal, unavailable, unavailable_empty, expired_token,
+    /// access_denied, explicit_deny, session_policy, permissions_boundary, service_control_policy, vpc_endpoint_policy,
+    /// clock_skew, wrong_keys, target_not_connected, invalid_document, not_for_sessions, remote_hosts, session_limit or
     /// does_not_exist; the next so many times, or always. Can be repeated.
     #[arg(long = "fail", value_name = "OPERATION:KIND[:TIMES]", help_heading = "Faults")]
     failures: Vec<ApiFailure>,
@@ -332,6 +348,11 @@ impl Switches {
             upgrade,
             any_ids: self.any_ids,
             denied: self.denied,
+            forbidden_documents: self.forbidden_documents,
+            agent_refuses: self.agent_refuses,
+            session_type: self.session_type,
+            kms_key: self.kms_key,
+            stream_base: self.stream_base,
             expired_credentials: self.expired_credentials,
             throttle: self.throttle,
             failures: self.failures,

@@ -73,6 +73,7 @@ Exit status:
   5    access denied
   6    the target does not exist, is not connected, or cannot serve the document
   7    the service ended the SSM session before it was ready
+  8    the destination refused or did not answer (doctor)
   128+n  signal n: 129 SIGHUP, 130 SIGINT (Ctrl-C), 131 SIGQUIT, 143 SIGTERM
 
 Environment:

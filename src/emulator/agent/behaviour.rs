@@ -25,6 +25,13 @@ pub struct Behaviour {
     /// How long after a message was sent it is put into the outgoing buffer: an acknowledgement that comes sooner is
     /// lost, and the message is sent again. The genuine agent needs about 200 µs on loopback (0: off).
     pub store_delay: Duration,
+    /// Ends the session right after the handshake with this text (none).
+    pub refusal: Option<String>,
+    /// The session type that the handshake names (none: `Port`).
+    pub session_type: Option<String>,
+    /// The handshake asks for payloads encrypted with this KMS key (none: the genuine agent never asks in port
+    /// sessions).
+    pub kms_key: Option<String>,
     /// Whether sessions to link-local service addresses are refused (true).
     pub deny_list: bool,
     /// Whether the agent's worker dies without a word when the first dial of a basic or raw session fails, as the
@@ -51,6 +58,9 @@ impl Behaviour {
             swallow_early: 0,
             refuse_early: 0,
             store_delay: Duration::ZERO,
+            refusal: None,
+            session_type: None,
+            kms_key: None,
             deny_list: true,
             crash_when_refused: true,
             local_socket: 212_992,

@@ -1,5 +1,5 @@
 //! The agent's part of the handshake (`proto-notes/handshake.md`). Port sessions are never sealed, so one action is
-//! asked for: the session type.
+//! asked for: the session type. On order also encryption, to see what a client makes of it.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{AgentOptions, HANDSHAKE_TIMEOUT};
 use crate::wire::{
-    ActionStatus, ClientAction, ClientFeatures, HandshakeComplete, HandshakeRequest, HandshakeResponse,
+    ActionStatus, ClientAction, ClientFeatures, HandshakeComplete, HandshakeRequest, HandshakeResponse, KmsParameters,
     SessionTypeParameters, from_json, to_json,
 };
 
@@ -31,11 +31,15 @@ pub(super) struct Handshake {
 impl Handshake {
     /// Starts one; the second value is the request to send.
     pub(super) fn start(options: &AgentOptions, now: Instant) -> (Self, Bytes) {
-        let parameters =
-            SessionTypeParameters { session_type: "Port".to_owned(), properties: options.properties.clone() };
+        let session_type = options.behaviour.session_type.clone().unwrap_or_else(|| "Port".to_owned());
+        let parameters = SessionTypeParameters { session_type, properties: options.properties.clone() };
+        let encryption = options.behaviour.kms_key.clone();
+        let encryption =
+            encryption.map(|key_id| ClientAction::KmsEncryption(KmsParameters { key_id, challenge: None }));
+        let session_type = ClientAction::SessionType(parameters);
         let request = HandshakeRequest {
             agent_version: options.version.clone(),
-            requested_client_actions: vec![ClientAction::SessionType(parameters)],
+            requested_client_actions: encryption.into_iter().chain([session_type]).collect(),
         };
         (Self { started: now }, to_json(&request))
     }

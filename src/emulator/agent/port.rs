@@ -120,6 +120,9 @@ pub(super) fn open_port(
     now: Instant,
     actions: &mut Actions,
 ) -> Result<Box<dyn Port>, String> {
+    if let Some(text) = &options.behaviour.refusal {
+        return Err(text.clone());
+    }
     let destination = Destination::from_properties(&options.properties)?;
     if let Some(text) = destination.refusal().filter(|_| options.behaviour.deny_list) {
         return Err(text);

@@ -461,6 +461,12 @@ impl Session {
         matches!(&self.phase, Phase::Open(open) if open.shield == Shield::Passed)
     }
 
+    /// What the agent says it is, four numbers such as `3.3.987.0`, once the handshake is complete.
+    #[must_use]
+    pub fn agent_version(&self) -> Option<&str> {
+        if let Phase::Open(open) = &self.phase { Some(&open.agent_version) } else { None }
+    }
+
     /// How connections are carried, once the handshake is over.
     #[must_use]
     pub fn mode(&self) -> Option<Mode> {

@@ -15,7 +15,7 @@ fn failure(tls: bool, text: &str) -> DialError {
 fn of_many_failures_the_one_that_got_furthest_is_told() {
     let (tcp, tls) = (|text| failure(false, text), |text| failure(true, text));
     for (failures, text, cause) in [
-        (vec![], "cannot connect to gateway:443", "the name has no address"),
+        (vec![], "cannot resolve the name of gateway:443", "the name has no address"),
         (vec![(address(1), tcp("refused"))], "cannot connect to gateway:443", "refused"),
         (
             vec![(address(1), tcp("no route")), (address(3), tcp("refused")), (address(2), tcp("late"))],

@@ -32,7 +32,7 @@ async fn chains_that_lead_nowhere() {
             "duration_seconds `60`: expected a number from 900",
         ),
     ] {
-        fails(&account, &config, 4, &[why, correct]).await;
+        fails(&account, &config, 2, &[why, correct]).await;
     }
     assert!(account.world.settled().await.calls.is_empty());
 }
