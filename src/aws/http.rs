@@ -10,6 +10,7 @@ use std::{io, sync::Arc, time::Duration};
 use aws_smithy_runtime_api::{
     box_error::BoxError,
     client::{
+        connection::{CaptureSmithyConnection, ConnectionMetadata},
         connector_metadata::ConnectorMetadata,
         http::{
             HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -102,6 +103,10 @@ impl Place {
 
 impl Connector {
     async fn exchange(&self, mut request: Request<SdkBody>) -> Result<HttpResponse, ConnectorError> {
+        // The SDK wants to be told of a connection that it can give up after a failure; without one it complains.
+        if let Some(capture) = request.extensions().get::<CaptureSmithyConnection>() {
+            capture.set_connection_retriever(|| Some(used_once()));
+        }
         let place = Place::of(request.uri());
         let place = place.ok_or_else(|| ConnectorError::user("the URL is not one of HTTP".into()))?;
         let proxy = self.outbound.proxies().of(place.tls, &place.host, place.port);
@@ -169,6 +174,11 @@ fn address(request: &mut Request<SdkBody>, proxy: Option<&Proxy>) {
             *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
         }
     }
+}
+
+/// A connection is for one call: nothing has to be done so that no other call gets it.
+fn used_once() -> ConnectionMetadata {
+    ConnectionMetadata::builder().proxied(false).poison_fn(|| ()).build()
 }
 
 fn in_time(what: &str, limit: Duration) -> io::Error {

@@ -1,42 +1,54 @@
 //! The partitions of AWS as seen in host names. Which services exist where is not known here.
 
-/// Suffixes of the hosts of AWS services, dual-stack ones included, as in the partition table that the SDK carries
-/// (aws-sdk-ssm 1.133: all eight partitions). Whether Session Manager has dual-stack hosts in the isolated partitions
-/// is not known; that these names belong to AWS is.
-const SUFFIXES: [&str; 14] = [
-    // aws, aws-us-gov
-    "amazonaws.com",
-    "api.aws",
-    // aws-cn
-    "amazonaws.com.cn",
-    "api.amazonwebservices.com.cn",
-    // aws-eusc
-    "amazonaws.eu",
-    "api.amazonwebservices.eu",
-    // aws-iso
-    "c2s.ic.gov",
-    "api.aws.ic.gov",
-    // aws-iso-b
-    "sc2s.sgov.gov",
-    "api.aws.scloud",
-    // aws-iso-e
-    "cloud.adc-e.uk",
-    "api.cloud-aws.adc-e.uk",
-    // aws-iso-f
-    "csp.hci.ic.gov",
-    "api.aws.hci.ic.gov",
+/// A partition: how its regions begin, the suffix of its hosts, and that of its dual-stack hosts.
+struct Partition {
+    regions: &'static str,
+    suffix: &'static str,
+    dual_stack: &'static str,
+}
+
+const fn partition(regions: &'static str, suffix: &'static str, dual_stack: &'static str) -> Partition {
+    Partition { regions, suffix, dual_stack }
+}
+
+/// As in the partition table that the SDK carries (aws-sdk-ssm 1.133: all eight partitions). Whether Session Manager has
+/// dual-stack hosts in the isolated partitions is not known; that these names belong to AWS is.
+const PARTITIONS: [Partition; 8] = [
+    partition("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+    partition("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
+    partition("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
+    partition("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
+    partition("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+    partition("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+    partition("eu-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+    // AWS itself and GovCloud: all other regions.
+    partition("", "amazonaws.com", "api.aws"),
 ];
+
+fn suffixes() -> impl Iterator<Item = &'static str> {
+    PARTITIONS.iter().flat_map(|partition| [partition.suffix, partition.dual_stack])
+}
+
+/// The suffix of the hosts of a region.
+pub(super) fn suffix(region: &str, dual_stack: bool) -> &'static str {
+    let partition = PARTITIONS.iter().find(|partition| region.starts_with(partition.regions));
+    match partition {
+        Some(partition) if dual_stack => partition.dual_stack,
+        Some(partition) => partition.suffix,
+        None => "amazonaws.com",
+    }
+}
 
 /// The labels of a lower-case host before the suffix of its partition; `None` if it is not a host of AWS.
 pub(super) fn service_labels(host: &str) -> Option<&str> {
-    SUFFIXES.iter().find_map(|suffix| host.strip_suffix(suffix)?.strip_suffix('.'))
+    suffixes().find_map(|suffix| host.strip_suffix(suffix)?.strip_suffix('.'))
 }
 
 /// Whether a host is AWS's, in any spelling that resolves to one.
 pub(super) fn owns(host: &str) -> bool {
     let host = host.to_ascii_lowercase();
     let host = host.strip_suffix('.').unwrap_or(&host);
-    SUFFIXES.contains(&host) || service_labels(host).is_some()
+    suffixes().any(|suffix| suffix == host) || service_labels(host).is_some()
 }
 
 /// Whether a text is one label of a host name, in either case.

@@ -87,7 +87,8 @@ async fn without_tls_the_api_is_asked_by_way_of_the_proxy_and_the_websocket_has_
     let heads = proxy.heads();
     let here = heads.iter().filter(|head| head.contains(url.trim_start_matches("http://")));
     let (tunnels, asked): (Vec<_>, Vec<_>) = here.partition(|head| head.starts_with("CONNECT "));
-    assert!(tunnels.len() >= 2 && asked.len() == 2, "{heads:#?}");
+    // Who we are is asked too, as far as there is time.
+    assert!(tunnels.len() >= 2 && asked.len() >= 2, "{heads:#?}");
     for head in asked {
         assert!(head.starts_with(&format!("POST {url}/ HTTP/1.1\r\n")), "{head}");
     }
@@ -110,9 +111,10 @@ async fn a_proxy_may_speak_tls_itself() {
         let url = format!("https://{USER}@localhost:{}", proxy.port);
         works(world, &[("ALL_PROXY", &url), ("AWS_CA_BUNDLE", &bundle.display().to_string())], &[]).await;
         let (tunnels, heads) = (proxy.tunnels(), proxy.heads());
-        // Without TLS at the far end the two calls are told to the proxy itself.
+        // Without TLS at the far end calls are told to the proxy itself: two, and the question who we are if there is time.
         let asked = heads.iter().filter(|head| head.starts_with("POST http://")).count();
-        assert_eq!((asked, asked + tunnels.len()), (if tls { 0 } else { 2 }, heads.len()), "{heads:#?}");
+        assert_eq!(asked + tunnels.len(), heads.len(), "{heads:#?}");
+        assert!(if tls { asked == 0 } else { asked >= 2 }, "{heads:#?}");
         assert!(heads.len() >= 4, "{heads:#?}");
     }
 }
@@ -191,7 +193,8 @@ async fn a_refusal_is_told_as_the_proxys() {
         assert!(ended.stderr.contains(&format!("{gateway} cannot be reached")), "{}", ended.stderr);
         // What is decided is not asked again and again: too many wrong passwords lock an account.
         if words.contains("407") || words.contains("403") {
-            assert!(proxy.heads().len() <= 2, "{:?}", proxy.heads());
+            // The call, the connection made ahead, who we are and what the target is called.
+            assert!(proxy.heads().len() <= 4, "{:?}", proxy.heads());
         }
     }
     assert!(world.settled().await.calls.is_empty());

@@ -132,6 +132,13 @@ fn the_aws_cli_and_ssmfwd_share_a_login() {
     let complaint = String::from_utf8_lossy(&accounts.stderr);
     assert!(complaint.contains("DoesNotExistException"), "it did not get as far as the API: {complaint}");
     assert_eq!(office.calls("CreateToken"), 2);
+    let who = {
+        let mut aws = office.at_home(client("aws", "awscli"));
+        aws.args(["sts", "get-caller-identity", "--profile", "dev", "--output", "json"]);
+        aws.output().expect("it can be started")
+    };
+    let who: serde_json::Value = serde_json::from_slice(&who.stdout).expect("STS answers");
+    assert_eq!(who["Account"], "123456789012", "{who}");
     let renewed = read(file);
     assert_ne!(renewed["accessToken"], token["accessToken"]);
     office.forward("dev", false);

@@ -117,6 +117,6 @@ async fn a_machine_without_a_role() {
 async fn a_console_login_is_named() {
     let account = Account::new(Role::default(), &[]);
     let config = "[profile dev]\nlogin_session = arn:aws:iam::123456789012:user/alice\n";
-    fails(&account, config, 4, &["aws configure export-credentials"]).await;
+    fails(&account, config, 2, &["aws configure export-credentials"]).await;
     account.world.settled().await;
 }

@@ -3,19 +3,10 @@
 use aws_config::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
 
+use crate::aws::partition;
+
 /// The service's name in the `services` section of a profile, and in `AWS_ENDPOINT_URL_ECS`.
 const SERVICE_ID: &str = "ECS";
-
-/// Regions that begin like this, with the suffix of their hosts and that of their dual-stack hosts.
-const PARTITIONS: [(&str, &str, &str); 7] = [
-    ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
-    ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
-    ("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
-    ("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
-    ("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-    ("eu-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-    ("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
-];
 
 /// The endpoint for a region: `AWS_ENDPOINT_URL_ECS`, `AWS_ENDPOINT_URL`, the profile's `services` section and its
 /// `endpoint_url`, in the order of the SDKs, else AWS's own. `--endpoint-url` is for SSM and does not count.
@@ -40,10 +31,8 @@ fn configured(config: &SdkConfig) -> Option<String> {
 }
 
 fn host(region: &str, fips: bool, dual_stack: bool) -> String {
-    let partition = PARTITIONS.iter().find(|(prefix, ..)| region.starts_with(prefix));
-    let (_, suffix, dual) = partition.copied().unwrap_or(("", "amazonaws.com", "api.aws"));
     let service = if fips { "ecs-fips" } else { "ecs" };
-    format!("{service}.{region}.{}", if dual_stack { dual } else { suffix })
+    format!("{service}.{region}.{}", partition::suffix(region, dual_stack))
 }
 
 #[cfg(test)]
