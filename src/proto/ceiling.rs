@@ -5,7 +5,8 @@
 //! again. Between two such moments the bucket has taken in what the destination has taken out: that is its rate. Held to
 //! it, the bucket does not fill, and what is sent beside the bulk data passes at once.
 //!
-//! What it is not: a bound. It is learned only where the path stands still again and again, and given up after a while.
+//! What it is not: a bound. It is learned only where the path stands still again and again, and given up after a while;
+//! at once, and for longer, where it turns out that something else makes the path stand still.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 const STILL: Duration = Duration::from_millis(100);
 /// Least time between two such moments whose mean is believed.
 const MEASURED: Duration = Duration::from_secs(1);
+/// Two means in a row that differ by less than this share are of a destination with a pace, as a divisor.
+const STEADY_SHARE: u64 = 8;
 /// In between, there was nothing to send for this share of the time at most, as a divisor.
 const IDLE_SHARE: u32 = 8;
 /// How much faster than the mean the path has to be at its best, in halves, or it is the path that limits.
@@ -32,18 +35,27 @@ const HOLD: Duration = Duration::from_secs(5);
 const DOUBLING: Duration = Duration::from_secs(1);
 /// So many doublings, and it is none any more.
 const DOUBLINGS: u32 = 10;
-/// What a timer may be late by without loss.
-const BURST: Duration = Duration::from_millis(10);
+/// What a timer may be late by without loss, and a path that stumbles.
+const CREDIT: Duration = Duration::from_millis(250);
+/// For how long none is set after one that was wrong; doubles, up to sixteen times as long.
+const DISTRUST: Duration = Duration::from_secs(60);
+const DISTRUST_MAX: Duration = Duration::from_secs(960);
 
 /// The ceiling of one session.
 #[derive(Debug, Default)]
 pub(super) struct Ceiling {
     still: Option<Still>,
+    /// The mean before the last standstill.
+    before: Option<u64>,
     /// Since when there is nothing to send.
     idle_since: Option<Instant>,
     limit: Option<Limit>,
     /// When all that was sent would have been sent at the limit.
     spent_until: Option<Instant>,
+    /// No limit until then.
+    distrusted_until: Option<Instant>,
+    /// And so long the next time.
+    distrust: Duration,
 }
 
 /// The path stood still until then.
@@ -101,7 +113,7 @@ impl Ceiling {
     /// When more may be sent: `None` if now.
     pub(super) fn ready_at(&self, now: Instant) -> Option<Instant> {
         self.limit?;
-        self.spent_until?.checked_sub(BURST).filter(|at| *at > now)
+        self.spent_until.filter(|at| *at > now)
     }
 
     /// So many bytes are sent.
@@ -116,7 +128,8 @@ impl Ceiling {
             return;
         };
         let time = Duration::from_micros((size as u64).saturating_mul(1_000_000) / rate.max(1));
-        self.spent_until = Some(self.spent_until.map_or(now, |until| until.max(now)) + time);
+        let credit = now.checked_sub(CREDIT).unwrap_or(now);
+        self.spent_until = Some(self.spent_until.map_or(now, |until| until.max(credit)) + time);
     }
 
     /// Something was acknowledged, `silence` after what was acknowledged before it; so many bytes in all until then. At
@@ -144,14 +157,35 @@ impl Ceiling {
         }
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let mean = (delivered - still.delivered).saturating_mul(1_000_000) / micros;
-        let destination_limits = match self.limit {
-            None => best.saturating_mul(2) >= mean.saturating_mul(UNEVEN),
-            // Under a ceiling nothing is at its best. What stops a path that is not filled is something else, and would
-            // lower the ceiling again and again.
-            Some(limit) => limit.is_growing(now),
-        };
-        if still.idle <= time / IDLE_SHARE && destination_limits && mean >= LEAST {
-            self.limit = Some(Limit { mean, since: now });
+        let (busy, before) = (still.idle <= time / IDLE_SHARE, self.before.replace(mean));
+        let is_about = |other: u64| mean.abs_diff(other) <= mean / STEADY_SHARE;
+        match self.limit {
+            // An idle time explains nothing.
+            _ if !busy || mean < LEAST => self.before = None,
+            None => {
+                let is_paced = before.is_some_and(is_about);
+                let is_uneven = best.saturating_mul(2) >= mean.saturating_mul(UNEVEN);
+                let is_trusted = self.distrusted_until.is_none_or(|until| until <= now);
+                if is_paced && is_uneven && is_trusted {
+                    self.limit = Some(Limit { mean, since: now });
+                    self.spent_until = None;
+                }
+            }
+            Some(limit) if limit.is_growing(now) && (mean >= limit.mean || is_about(limit.mean)) => {
+                self.limit = Some(Limit { mean, since: now });
+                self.spent_until = None;
+                self.distrust = DISTRUST;
+            }
+            // It stands still although its destination cannot be behind: a network that stumbles. Held to its mean, it would
+            // lose what it stands still for, again and again.
+            Some(limit) if now.saturating_duration_since(limit.since) >= limit.drains() => {
+                self.limit = None;
+                self.before = None;
+                let distrust = self.distrust.max(DISTRUST);
+                self.distrusted_until = Some(now + distrust);
+                self.distrust = (distrust * 2).min(DISTRUST_MAX);
+            }
+            Some(_) => {}
         }
         self.idle_since = self.idle_since.map(|_| now);
         self.still = Some(next);
@@ -190,8 +224,9 @@ mod tests {
         /// A ceiling of [`MEAN`].
         fn held() -> Self {
             let mut world = Self::new();
-            world.still_after(SECOND, 50 * MEAN, 50 * MEAN);
-            world.still_after(SECOND, MEAN, 50 * MEAN);
+            for mean in [50 * MEAN, MEAN, MEAN] {
+                world.still_after(SECOND, mean, 50 * MEAN);
+            }
             world
         }
 
@@ -222,6 +257,11 @@ mod tests {
         assert_eq!(world.rate(SECOND), None);
         world.still_after(SECOND, MEAN, 50 * MEAN);
         assert_eq!(world.rate(SECOND), None, "one stop shows nothing");
+        let mut world = World::new();
+        for _ in 0..2 {
+            world.still_after(SECOND, MEAN, 50 * MEAN);
+        }
+        assert_eq!(world.rate(SECOND), None, "and one mean not much");
         let mut world = World::held();
         // 2 MiB are a quarter of what is sent in this time.
         assert!(is_about(world.rate(4 * SECOND), MEAN / 4 * 3), "it drains");
@@ -240,31 +280,62 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_while_it_grows_begins_again_and_one_before_changes_nothing() {
-        let mut world = World::held();
-        for _ in 0..8 {
-            world.still_after(SECOND, MEAN / 2, MEAN);
+    fn a_stop_while_it_grows_begins_again() {
+        for mean in [MEAN, MEAN - MEAN / 9, 2 * MEAN] {
+            let mut world = World::held();
+            world.rate(9 * SECOND);
+            world.ceiling.still.as_mut().expect("there were stops").at = world.now;
+            // Under a ceiling nothing is faster than it.
+            world.still_after(SECOND, mean, mean);
+            assert!(is_about(world.rate(SECOND), mean / 4 * 3), "it drains");
         }
-        assert!(is_about(world.rate(SECOND), MEAN), "it holds");
-        // Under a ceiling nothing is faster than it.
-        world.still_after(SECOND, MEAN * 4, MEAN * 2);
-        assert!(is_about(world.rate(SECOND), MEAN * 2 / 4 * 3), "it drains");
     }
 
     #[test]
-    fn a_path_that_is_even_idle_or_very_slow_has_no_ceiling() {
-        let stops = |mean: u64, best: u64, idle: Duration| {
+    fn a_stop_that_cannot_be_the_buckets_gives_it_up_for_a_while_and_then_for_longer() {
+        let mut world = World::held();
+        let mut distrust = DISTRUST;
+        for _ in 0..6 {
+            // While it drains, the bucket may still be full.
+            world.still_after(2 * SECOND, MEAN, MEAN);
+            assert!(world.ceiling.limit.is_some());
+            world.still_after(3 * SECOND, MEAN, MEAN);
+            assert!(world.ceiling.limit.is_none(), "it held");
+            let until = world.now + distrust;
+            while world.ceiling.limit.is_none() {
+                world.still_after(SECOND, MEAN, 50 * MEAN);
+            }
+            assert!(world.now >= until && world.now <= until + 2 * SECOND, "{distrust:?}");
+            distrust = (distrust * 2).min(DISTRUST_MAX);
+        }
+    }
+
+    #[test]
+    fn a_lower_mean_than_the_ceiling_is_of_a_network_that_stumbles() {
+        let mut world = World::held();
+        world.rate(9 * SECOND);
+        world.ceiling.still.as_mut().expect("there were stops").at = world.now;
+        world.still_after(SECOND, MEAN / 2, MEAN);
+        assert_eq!(world.rate(SECOND), None);
+    }
+
+    #[test]
+    fn a_path_that_is_even_idle_unsteady_or_very_slow_has_no_ceiling() {
+        let stops = |means: [u64; 3], best: u64, idle: Duration| {
             let mut world = World::new();
-            world.still_after(SECOND, mean, best);
-            world.ceiling.idle(world.now);
-            world.now += idle;
-            world.still_after(SECOND, mean, best);
+            for mean in means {
+                world.still_after(SECOND, mean, best);
+                world.ceiling.idle(world.now);
+                world.now += idle;
+            }
             world.ceiling.limit.is_some()
         };
-        assert!(stops(MEAN, 2 * MEAN, Duration::ZERO));
-        assert!(!stops(MEAN, MEAN / 2 * 3 - 1, Duration::ZERO), "even");
-        assert!(!stops(MEAN, 50 * MEAN, SECOND), "idle");
-        assert!(!stops(LEAST - 1, 50 * MEAN, Duration::ZERO), "very slow");
+        assert!(stops([MEAN; 3], 2 * MEAN, Duration::ZERO));
+        assert!(stops([MEAN, MEAN, MEAN + MEAN / 8], 2 * MEAN, Duration::ZERO));
+        assert!(!stops([MEAN; 3], MEAN / 2 * 3 - 1, Duration::ZERO), "even");
+        assert!(!stops([MEAN; 3], 50 * MEAN, SECOND), "idle");
+        assert!(!stops([MEAN, MEAN, MEAN + MEAN / 6], 50 * MEAN, Duration::ZERO), "unsteady");
+        assert!(!stops([LEAST - 1; 3], 50 * MEAN, Duration::ZERO), "very slow");
     }
 
     #[test]

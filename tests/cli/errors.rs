@@ -264,7 +264,7 @@ async fn what_the_api_answers() {
         ),
         (
             |config| start_fails(config, FailureKind::RemoteHosts),
-            expected("remote_hosts_unsupported", 6, "too old for forwards to other hosts", "3.1.1374.0 or newer"),
+            expected("remote_hosts_unsupported", 6, "too old for forwards to other hosts", "3.1.1188.0 or newer"),
         ),
         (
             |config| start_fails(config, FailureKind::SessionLimit),

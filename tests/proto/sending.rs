@@ -132,6 +132,20 @@ fn a_destination_that_takes_in_lumps_does_not_hold_up_what_is_beside() {
     }
 }
 
+/// It is the network that stands still again and again, and its pace that changes: nothing is to be gained by sending less.
+#[test]
+fn a_way_that_stumbles_loses_nothing_to_a_ceiling() {
+    for (lasts, every) in [(ms(400), ms(1100)), (ms(150), ms(1200)), (ms(300), ms(4000)), (ms(250), ms(12_000))] {
+        let path = Path { hiccups: Some((lasts, every)), ..Path::new(40, 10_000_000) };
+        let mut link = Link::ready(path, |_| {});
+        link.upload();
+        link.run(ms(3000));
+        let awake = 1.0 - lasts.as_secs_f64() / every.as_secs_f64();
+        let rate = link.throughput(ms(180_000));
+        assert!(rate >= 0.96 * awake * 10_000_000.0, "{lasts:?} of {every:?}: {rate}");
+    }
+}
+
 /// What is seldom sent is not taken for the destination's pace.
 #[test]
 fn a_trickle_over_a_way_that_stands_still_now_and_then_sets_no_ceiling() {

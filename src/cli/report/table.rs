@@ -380,7 +380,7 @@ pub(super) const TABLE: [Row; Symptom::COUNT] = [
         Exit::Target,
         "BadRequest: port forwarding sessions to remote hosts are not supported",
         "the agent of the target is too old for forwards to other hosts",
-        "update the SSM agent of {target} to 3.1.1374.0 or newer, or forward to ports of the target itself (LOCAL:PORT)",
+        "update the SSM agent of {target} to 3.1.1188.0 or newer, or forward to ports of the target itself (LOCAL:PORT)",
     ),
     plain(
         (Symptom::SessionLimit, "session_limit"),
@@ -444,7 +444,7 @@ pub(super) const TABLE: [Row; Symptom::COUNT] = [
         Exit::Target,
         "Plugin with name Port is not supported by this version of ssm agent",
         "the agent of the target is too old for port forwarding",
-        "the agent refused: update the SSM agent of {target}, to 3.1.1374.0 or newer for other hosts",
+        "the agent refused: update the SSM agent of {target}, to 3.1.1188.0 or newer for other hosts",
     ),
     plain(
         (Symptom::ForbiddenAddress, "forbidden_address"),

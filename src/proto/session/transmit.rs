@@ -170,7 +170,9 @@ impl Session {
             return self.port_message(now, kind, limit, false);
         }
         if let Some(ready_at) = self.pacer.ready_at(now).max(self.outgoing.window().ready_at(now)) {
-            self.token_at = Some(ready_at);
+            // What is urgent waits for tokens to spare, and for no ceiling.
+            let spare_at = self.pacer.half_full_at(now).filter(|_| open.port.is_urgent());
+            self.token_at = Some(spare_at.map_or(ready_at, |spare_at| spare_at.min(ready_at)));
             self.outgoing.held();
             return None;
         }
