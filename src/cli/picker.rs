@@ -3,7 +3,7 @@
 //! Asked before anything is bound, because what is bound belongs to a target. Escape and Ctrl-C leave the program as an
 //! interrupt does, with the terminal as it was.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 
 use dialoguer::{
     FuzzySelect,
@@ -16,11 +16,6 @@ use crate::aws::{Aws, NodeInfo};
 
 /// Columns that the list needs beside its items.
 const MARGIN: usize = 4;
-
-/// Whether there is somebody to ask.
-pub(super) fn can_ask() -> bool {
-    io::stdin().is_terminal() && io::stderr().is_terminal()
-}
 
 /// Asks for a target. `None` if the person wants none.
 ///

@@ -1,7 +1,7 @@
-//! Questions to whoever sits at the terminal: the code of an MFA device.
+//! Questions to whoever sits at the terminal: whether anybody does, and the code of an MFA device.
 //!
-//! Nobody is asked who is not there: stderr must be a terminal, the program in its foreground, and what is read comes
-//! from the terminal itself, so that a pipe on stdin is nobody's answer.
+//! Nobody is asked who is not there: stderr must be a terminal, and the program in its foreground. A code is read from
+//! the terminal itself, so that a pipe on stdin is nobody's answer; other questions need a terminal on stdin too.
 
 use std::{
     fs::{File, OpenOptions},
@@ -82,7 +82,7 @@ struct Terminal(File);
 
 impl Terminal {
     fn open() -> Option<Self> {
-        if !io::stderr().is_terminal() || !in_foreground() {
+        if !is_watched() {
             return None;
         }
         let name = if cfg!(windows) { "CONIN$" } else { "/dev/tty" };
@@ -108,36 +108,33 @@ impl Terminal {
     }
 }
 
-/// Whether the program may read from its terminal: in the background it would be stopped for trying. Where the system
-/// does not tell, it may.
-fn in_foreground() -> bool {
-    std::fs::read_to_string("/proc/self/stat").map_or(true, |stat| is_foreground(&stat).unwrap_or(true))
+/// Whether there is somebody who sees a question and can answer it on stdin.
+pub(super) fn somebody_is_there() -> bool {
+    io::stdin().is_terminal() && is_watched()
 }
 
-/// From Linux's `/proc/self/stat`: behind the name, which can contain anything, come the state, the parent, the process
-/// group, the session, the terminal and the terminal's foreground group.
-fn is_foreground(stat: &str) -> Option<bool> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let group = fields.nth(2)?;
-    Some(group == fields.nth(2)?)
+/// Whether somebody sees what is written to stderr, and the program may read from that terminal: in the background it
+/// would be stopped for trying, with its ports bound.
+fn is_watched() -> bool {
+    io::stderr().is_terminal() && in_foreground()
+}
+
+/// Whether the terminal has given itself to our process group.
+#[cfg(unix)]
+fn in_foreground() -> bool {
+    use rustix::{process::getpgrp, termios::tcgetpgrp};
+    tcgetpgrp(io::stderr()).is_ok_and(|foreground| foreground == getpgrp())
+}
+
+/// Consoles have no background.
+#[cfg(not(unix))]
+fn in_foreground() -> bool {
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_foreground_is_where_the_terminal_says() {
-        for (stat, expected) in [
-            ("12 (ssmfwd) R 1 12 1 34816 12 4194304", Some(true)),
-            ("12 (a ) b) S 1 12 1 34816 99 4194304", Some(false)),
-            ("12 (ssmfwd) R 1 12 1 0 -1 4194304", Some(false)),
-            ("12 (ssmfwd) R", None),
-            ("", None),
-        ] {
-            assert_eq!(is_foreground(stat), expected, "{stat}");
-        }
-    }
 
     #[tokio::test]
     async fn a_code_that_was_given_is_for_the_first_question() {

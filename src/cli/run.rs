@@ -28,7 +28,7 @@ use super::{
     login::{self, Offered},
     ls, picker,
     plan::{self, Access, Plan, PlannedForward},
-    prompt::TerminalPrompt,
+    prompt::{TerminalPrompt, somebody_is_there},
     report::{Report, Symptom},
     reporter::Reporter,
     signals::{Signal, Signals},
@@ -103,7 +103,9 @@ pub fn main() -> ExitCode {
 async fn forward(args: &Args, reporter: &Arc<Reporter>) -> Over {
     let plan = match Plan::new(args) {
         Ok(plan) => plan,
-        Err(_) if picker::can_ask() && plan::lacks_only_a_target(args) => return ask_and_forward(args, reporter).await,
+        Err(_) if somebody_is_there() && plan::lacks_only_a_target(args) => {
+            return ask_and_forward(args, reporter).await;
+        }
         Err(report) => return Over::Failed(report),
     };
     run(plan, None, reporter).await

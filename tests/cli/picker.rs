@@ -145,3 +145,13 @@ async fn nobody_is_asked_without_a_terminal() {
     }
     assert_eq!(world.settled().await.calls.len(), 0);
 }
+
+/// It would be stopped for reading from the terminal.
+#[tokio::test]
+async fn nobody_is_asked_in_the_background() {
+    let world = World::with(fleet);
+    let line = "set -m; ssmfwd 0:22 & wait $!; echo \"status $?\"";
+    let (_, shown) = Terminal::run(&world, line).end().await;
+    assert!(shown.contains("status 2\r\n"), "{shown}");
+    assert_eq!(world.settled().await.calls.len(), 0);
+}

@@ -1,6 +1,6 @@
 //! A login in the middle of something else: offered on a terminal where a forward cannot start without it.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, BufRead as _, Read as _, Write as _};
 
 use super::{
     failure,
@@ -12,6 +12,7 @@ use crate::{
     cli::{
         exit::Exit,
         plan::Access,
+        prompt::somebody_is_there,
         report::Report,
         reporter::Reporter,
         signals::{Signal, Signals},
@@ -40,8 +41,7 @@ pub(in crate::cli) async fn offer(
     signals: &mut Signals,
     reporter: &Reporter,
 ) -> Offered {
-    let is_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
-    if failed.exit != Exit::Credentials || access.keys_in_environment || !is_terminal || reporter.is_quiet() {
+    if failed.exit != Exit::Credentials || access.keys_in_environment || !somebody_is_there() || reporter.is_quiet() {
         return Offered::No;
     }
     // Whatever else may be wrong with the configuration, it is not this that failed.

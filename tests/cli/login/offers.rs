@@ -19,12 +19,17 @@ struct Terminal {
 
 impl Terminal {
     fn start(office: &Office, arguments: &[&str]) -> Self {
-        let inner = office.command(arguments);
+        Self::within(office.command(arguments), "PROGRAM")
+    }
+
+    /// Runs a shell's line, in which PROGRAM is the command.
+    fn within(inner: Command, line: &str) -> Self {
         let inner = inner.as_std();
         let words = std::iter::once(inner.get_program()).chain(inner.get_args());
-        let line: Vec<_> = words.map(|word| format!("'{}'", word.to_str().expect("text"))).collect();
+        let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().expect("text"))).collect();
+        let line = line.replace("PROGRAM", &words.join(" "));
         let mut command = Command::new("/usr/bin/script");
-        command.args(["--quiet", "--return", "--echo", "never", "--command", &line.join(" "), "/dev/null"]);
+        command.args(["--quiet", "--return", "--echo", "never", "--command", &line, "/dev/null"]);
         command.env_clear().env("SHELL", "/bin/sh");
         for (name, value) in inner.get_envs() {
             if let Some(value) = value {
@@ -134,6 +139,11 @@ async fn nothing_is_offered_where_nobody_could_answer() {
     }
     let ended = office.run(&["0:127.0.0.1:9", "-t", World::TARGET, "--profile", "dev"]).await.expect_status(4);
     assert!(!ended.stderr.contains("log in now?"), "{}", ended.stderr);
+    // In the background it would be stopped for reading the answer, with its ports bound.
+    let command = office.command(&["0:127.0.0.1:9", "-t", World::TARGET, "--profile", "dev"]);
+    let terminal = Terminal::within(command, "set -m; PROGRAM & wait $!; echo \"status $?\"");
+    let (_, screen) = terminal.exit().await;
+    assert!(screen.contains("status 4\r\n") && !screen.contains("log in now?"), "{screen}");
     // The login is good, and something else is wrong.
     office.log_in(&["--profile", "dev"]).await;
     office.world.emulator.configure(|config| {
