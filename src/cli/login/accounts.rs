@@ -1,5 +1,7 @@
 //! The accounts and roles that a login opens: listed, or one of them written as a profile.
 
+use std::sync::Arc;
+
 use super::flow::{self, Way};
 use crate::{
     aws::login::{Account, Center, LoginError, Oidc, Portal, ProfileSection, Token, TokenFile},
@@ -11,7 +13,7 @@ pub(super) struct Accounts<'a> {
     pub(super) oidc: &'a Oidc,
     pub(super) file: &'a TokenFile,
     pub(super) way: Way,
-    pub(super) reporter: &'a Reporter,
+    pub(super) reporter: &'a Arc<Reporter>,
 }
 
 /// Why a profile was not written.
@@ -60,6 +62,8 @@ impl Accounts<'_> {
         for line in lines {
             self.reporter.data(line);
         }
+        // However slow its reader is: a list is no use without its end.
+        self.reporter.written().await;
         Ok(())
     }
 
