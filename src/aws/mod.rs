@@ -64,6 +64,7 @@ pub(crate) use self::{
     denial::{Denial, DeniedBy},
     errors::{Fault, fault},
     examine::Preferences,
+    provider::keys_in_environment,
     targets::{LookupFault, Match, NodeInfo, Resolution, lookup_fault},
 };
 use crate::session::{ControlError, ControlErrorKind, Outbound, Proxies, Trust};

@@ -83,7 +83,7 @@ impl Lookup {
     fn profile_name(&self) -> Option<String> {
         match &self.profile {
             Some(name) => Some(name.clone()),
-            None if variable("AWS_ACCESS_KEY_ID").is_some() && variable("AWS_SECRET_ACCESS_KEY").is_some() => None,
+            None if keys_in_environment() => None,
             None => Some(variable("AWS_PROFILE").unwrap_or_else(|| "default".to_owned())),
         }
     }
@@ -118,6 +118,11 @@ impl Lookup {
         }
         made
     }
+}
+
+/// Whether the environment has a pair of keys: without a profile that is named, they come first.
+pub(crate) fn keys_in_environment() -> bool {
+    variable("AWS_ACCESS_KEY_ID").is_some() && variable("AWS_SECRET_ACCESS_KEY").is_some()
 }
 
 /// A variable of the environment that says something.

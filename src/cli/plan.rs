@@ -10,7 +10,7 @@ use super::{
     report::Report,
 };
 use crate::{
-    aws::{MfaCode, Target, TargetError},
+    aws::{MfaCode, Target, TargetError, keys_in_environment},
     forward::{ForwardSpec, ForwarderOptions, Listen, SessionAccounts},
     session::StartRequest,
 };
@@ -81,8 +81,7 @@ impl Access {
 
     /// Without --profile, the keys of the environment come first.
     pub(super) fn look_at_environment(&mut self) {
-        let has_keys = std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|id| !id.is_empty());
-        self.keys_in_environment = self.profile.is_none() && has_keys;
+        self.keys_in_environment = self.profile.is_none() && keys_in_environment();
     }
 }
 
