@@ -110,7 +110,10 @@ impl LoginArgs {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         match (given(&self.sso_session), given(&args.access.profile)) {
             (Some(session), _) => Which::Session(session),
-            (None, profile) => which(profile.or_else(|| env::var("AWS_PROFILE").ok())),
+            (None, profile) => {
+                let profile = profile.or_else(|| given(&env::var("AWS_PROFILE").ok()));
+                profile.map_or(Which::Any, Which::Profile)
+            }
         }
     }
 
@@ -129,9 +132,4 @@ impl LoginArgs {
         section.check().map_err(Report::usage)?;
         Ok(Some(section))
     }
-}
-
-/// The login that a profile stands for.
-fn which(profile: Option<String>) -> Which {
-    profile.filter(|name| !name.is_empty()).map_or(Which::Any, Which::Profile)
 }

@@ -5,10 +5,9 @@ use std::io::{self, BufRead as _, Read as _, Write as _};
 use super::{
     failure,
     flow::{self, Way},
-    which,
 };
 use crate::{
-    aws::login::{Center, LoginError, Oidc, Portal, TokenFile},
+    aws::login::{Center, LoginError, Oidc, Portal, TokenFile, Which},
     cli::{
         exit::Exit,
         plan::Access,
@@ -45,7 +44,9 @@ pub(in crate::cli) async fn offer(
         return Offered::No;
     }
     // Whatever else may be wrong with the configuration, it is not this that failed.
-    let Ok(center) = Center::find(&which(access.profile.clone())).await else { return Offered::No };
+    // Only the login of the profile that was used helps, not that of the only session there is.
+    let profile = access.profile.clone().unwrap_or_else(|| "default".to_owned());
+    let Ok(center) = Center::find(&Which::Profile(profile)).await else { return Offered::No };
     let oidc = Oidc::new(center).await;
     let work = async {
         let file = TokenFile::of(oidc.center())?;
