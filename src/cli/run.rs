@@ -112,34 +112,58 @@ async fn forward(args: &Args, reporter: &Arc<Reporter>) -> Over {
 }
 
 async fn ask_and_forward(args: &Args, reporter: &Arc<Reporter>) -> Over {
-    let asked = {
-        let mut signals = match Signals::install() {
-            Ok(signals) => signals,
-            Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
-        };
-        let asking = async {
-            let mut access = Access::of(&args.access)?;
-            let aws = load(&mut access, args.session.connect_timeout).await?;
-            let target = picker::ask(&aws, &access, reporter).await?;
-            Ok::<_, Report>((aws, access, target))
-        };
-        tokio::select! {
-            asked = asking => asked,
-            signal = signals.next() => return Over::Signal(signal),
-        }
+    let (aws, target) = match ask(args, reporter).await {
+        Ok(asked) => asked,
+        Err(over) => return over,
     };
     let mut args = args.clone();
-    let aws = match asked {
-        Ok((aws, access, Some(target))) => {
-            args.session.target = Some(target);
-            (aws, access)
-        }
-        Ok((_, _, None)) => return Over::Signal(Signal::Interrupt),
-        Err(report) => return Over::Failed(report),
-    };
+    args.session.target = Some(target);
     match Plan::new(&args) {
         Ok(plan) => run(plan, Some(aws), reporter).await,
         Err(report) => Over::Failed(report),
+    }
+}
+
+/// Asks for a target. The nodes to choose from take credentials, and so perhaps a login.
+async fn ask(args: &Args, reporter: &Arc<Reporter>) -> Result<((Aws, Access), String), Over> {
+    let mut signals = Signals::install()
+        .map_err(|error| Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)))?;
+    let mut may_log_in = true;
+    loop {
+        let mut access = Access::of(&args.access).map_err(Over::Failed)?;
+        let asking = async {
+            let aws = load(&mut access, args.session.connect_timeout).await?;
+            let target = picker::ask(&aws, &access, reporter).await?;
+            Ok::<_, Report>((aws, target))
+        };
+        let asked = tokio::select! {
+            asked = asking => asked,
+            signal = signals.next() => return Err(Over::Signal(signal)),
+        };
+        match asked {
+            Ok((aws, Some(target))) => return Ok(((aws, access), target)),
+            Ok((_, None)) => return Err(Over::Signal(Signal::Interrupt)),
+            Err(report) => log_in(report, &access, &mut may_log_in, &mut signals, reporter).await?,
+        }
+    }
+}
+
+/// Offers once the login that a failure calls for. `Ok`: what failed can be tried again, from the start.
+async fn log_in(
+    report: Report,
+    access: &Access,
+    may_log_in: &mut bool,
+    signals: &mut Signals,
+    reporter: &Reporter,
+) -> Result<(), Over> {
+    if !std::mem::take(may_log_in) {
+        return Err(Over::Failed(report));
+    }
+    match login::offer(&report, access, signals, reporter).await {
+        Offered::LoggedIn => Ok(()),
+        Offered::No => Err(Over::Failed(report)),
+        Offered::Failed(report) => Err(Over::Failed(report)),
+        Offered::Signal(signal) => Err(Over::Signal(signal)),
     }
 }
 
@@ -237,16 +261,11 @@ async fn run(mut plan: Plan, mut aws: Option<(Aws, Access)>, reporter: &Arc<Repo
             // It has failed before the signal came.
             _ = signals.next() => return Over::Failed(report),
         };
-        if !std::mem::take(&mut may_log_in) {
-            return Over::Failed(report);
+        if let Err(over) = log_in(report, &plan.access, &mut may_log_in, &mut signals, reporter).await {
+            return over;
         }
-        match login::offer(&report, &plan.access, &mut signals, reporter).await {
-            // From the start: what was loaded is from before. The time that somebody took is not ours.
-            Offered::LoggedIn => started = Instant::now(),
-            Offered::No => return Over::Failed(report),
-            Offered::Failed(report) => return Over::Failed(report),
-            Offered::Signal(signal) => return Over::Signal(signal),
-        }
+        // From the start: what was loaded is from before. The time that somebody took is not ours.
+        started = Instant::now();
     }
 }
 

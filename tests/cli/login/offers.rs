@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use ssmfwd::emulator::{FailureKind, Operation};
+use ssmfwd::emulator::{FailureKind, Node, Operation};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, Command},
@@ -139,6 +139,10 @@ async fn nothing_is_offered_where_nobody_could_answer() {
     }
     let ended = office.run(&["0:127.0.0.1:9", "-t", World::TARGET, "--profile", "dev"]).await.expect_status(4);
     assert!(!ended.stderr.contains("log in now?"), "{}", ended.stderr);
+    // The only session there is has nothing to do with a profile that does not name it.
+    let terminal = Terminal::start(&office, &["0:127.0.0.1:9", "-t", World::TARGET]);
+    let (status, screen) = terminal.exit().await;
+    assert!(status == Some(4) && !screen.contains("log in now?"), "{status:?} {screen}");
     // In the background it would be stopped for reading the answer, with its ports bound.
     let command = office.command(&["0:127.0.0.1:9", "-t", World::TARGET, "--profile", "dev"]);
     let terminal = Terminal::within(command, "set -m; PROGRAM & wait $!; echo \"status $?\"");
@@ -152,4 +156,47 @@ async fn nothing_is_offered_where_nobody_could_answer() {
     let terminal = Terminal::start(&office, &["0:127.0.0.1:9", "-t", World::TARGET, "--profile", "dev"]);
     let (status, screen) = terminal.exit().await;
     assert!(status == Some(4) && !screen.contains("log in now?"), "{status:?} {screen}");
+}
+
+#[tokio::test]
+async fn the_question_for_a_target_offers_the_login_first() {
+    let office = Office::with(|config| {
+        config.sso.auto_device = true;
+        config.nodes = vec![Node::new(World::TARGET).named("bastion")];
+    });
+    let mut terminal = Terminal::start(&office, &["0:127.0.0.1:9", "--profile", "dev"]);
+    terminal.until("log in now? [Y/n] ").await;
+    terminal.type_in("\n").await;
+    terminal.until("ssmfwd: logged in to corp").await;
+    terminal.until("bastion").await;
+    terminal.type_in("\r").await;
+    terminal.until("ssmfwd: ready in ").await;
+    terminal.type_in("\u{3}").await;
+    let (status, screen) = terminal.exit().await;
+    assert_eq!((status, screen.matches("log in now?").count()), (Some(130), 1), "{screen}");
+
+    // Whoever declines is told what has failed.
+    office.expire_token();
+    office.change_token(|token| {
+        token.as_object_mut().expect("an object").remove("refreshToken");
+    });
+    let mut terminal = Terminal::start(&office, &["0:127.0.0.1:9", "--profile", "dev"]);
+    terminal.until("log in now? [Y/n] ").await;
+    terminal.type_in("n\n").await;
+    let (status, screen) = terminal.exit().await;
+    assert!(status == Some(4) && screen.contains("no target is named, and they cannot be listed"), "{screen}");
+}
+
+/// Half of a pair is none: the profile's login is what counts.
+#[tokio::test]
+async fn a_key_without_its_secret_is_no_key() {
+    let office = Office::new();
+    for (id, secret) in [("AKIDEXAMPLE", ""), ("AKIDEXAMPLE", " "), ("", "x")] {
+        let mut command = office.command(&["0:127.0.0.1:9", "-t", World::TARGET]);
+        command.env("AWS_PROFILE", "dev").env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
+        let mut terminal = Terminal::within(command, "PROGRAM");
+        terminal.until("log in now? [Y/n] ").await;
+        terminal.type_in("n\n").await;
+        assert_eq!(terminal.exit().await.0, Some(4));
+    }
 }
