@@ -157,13 +157,8 @@ impl Aws {
         if let Some(profile) = &options.profile {
             loader = loader.profile_name(profile);
         }
-        if options.use_fips {
-            loader = loader.use_fips(true);
-        }
-        if options.use_dual_stack {
-            loader = loader.use_dual_stack(true);
-        }
-        let mut config = loader.load().await;
+        let kind = EndpointKind { use_fips: options.use_fips, use_dual_stack: options.use_dual_stack };
+        let mut config = kind.told(loader).load().await;
         let trust = endpoint::trust(&config);
         let outbound = if *outbound.trust() == trust {
             outbound
@@ -303,6 +298,26 @@ fn loader() -> ConfigLoader {
     match FrameworkMetadata::new("ssmfwd", Some(env!("CARGO_PKG_VERSION"))) {
         Ok(ssmfwd) => loader.framework_metadata(ssmfwd),
         Err(_) => loader,
+    }
+}
+
+/// The kind of endpoint that is wanted, whatever the environment and the profile say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct EndpointKind {
+    pub(crate) use_fips: bool,
+    pub(crate) use_dual_stack: bool,
+}
+
+impl EndpointKind {
+    /// A loader that knows it. What is not wanted here may be elsewhere.
+    fn told(self, mut loader: ConfigLoader) -> ConfigLoader {
+        if self.use_fips {
+            loader = loader.use_fips(true);
+        }
+        if self.use_dual_stack {
+            loader = loader.use_dual_stack(true);
+        }
+        loader
     }
 }
 

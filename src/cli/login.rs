@@ -14,6 +14,7 @@ use self::{failure::report, flow::Way};
 use super::{
     args::{Args, Format},
     clock::Timestamp,
+    plan::Access,
     report::Report,
     reporter::Reporter,
 };
@@ -80,7 +81,7 @@ pub(super) struct LoginArgs {
 pub(super) async fn run(login: &LoginArgs, args: &Args, reporter: &Arc<Reporter>) -> Result<(), Report> {
     let section = login.section(args)?;
     let center = Center::find(&login.which(args)).await.map_err(|error| report(&error, None))?;
-    let oidc = Oidc::new(center).await;
+    let oidc = Oidc::new(center, Access::of(&args.access)?.endpoint_kind()).await;
     let named = |error| report(&error, Some(oidc.center()));
     let file = TokenFile::of(oidc.center()).map_err(named)?;
     if login.list || section.is_some() {

@@ -10,7 +10,7 @@ use super::{
     report::Report,
 };
 use crate::{
-    aws::{MfaCode, Target, TargetError, keys_in_environment},
+    aws::{EndpointKind, MfaCode, Target, TargetError, keys_in_environment},
     forward::{ForwardSpec, ForwarderOptions, Listen, SessionAccounts},
     session::StartRequest,
 };
@@ -77,6 +77,11 @@ impl Access {
             mfa_code: mfa_code(&args.mfa_code)?,
             ..Self::default()
         })
+    }
+
+    /// The kind of endpoint that was asked for.
+    pub(super) fn endpoint_kind(&self) -> EndpointKind {
+        EndpointKind { use_fips: self.use_fips, use_dual_stack: self.use_dual_stack }
     }
 
     /// Without --profile, the keys of the environment come first.

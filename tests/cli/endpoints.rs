@@ -17,13 +17,18 @@ fn file(content: &str) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// The program in an environment that leads to AWS itself, by way of a proxy alone.
+/// A forward in an environment that leads to AWS itself, by way of a proxy alone.
 fn command(world: &World, proxy: &Proxy, arguments: &[&str]) -> Command {
-    let mut command = world.command(&["--target", World::TARGET, "--output", "json"]);
+    any_command(world, proxy, &[&["--target", World::TARGET, "--output", "json"], arguments].concat())
+}
+
+/// The same with any arguments.
+fn any_command(world: &World, proxy: &Proxy, arguments: &[&str]) -> Command {
+    let mut command = world.command(arguments);
     for name in ["AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "NO_PROXY", "no_proxy"] {
         command.env_remove(name);
     }
-    command.env("ALL_PROXY", proxy.url()).args(arguments);
+    command.env("ALL_PROXY", proxy.url());
     command
 }
 
@@ -37,6 +42,21 @@ async fn dialled(variables: &[(&str, &str)], config: &str, arguments: &[&str]) -
     let ended = Program::start(command).exit().await.expect_status(1);
     ended.expect_stderr("its rules forbid this host or port");
     proxy.tunnels().into_iter().filter(|host| !is_of_sts(host)).collect()
+}
+
+/// The same for a login to a session in `eu-west-1`.
+async fn dialled_by_login(variables: &[(&str, &str)], options: &[&str]) -> Vec<String> {
+    let (folder, path) =
+        file("[sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://d-0123456789.awsapps.com/start\n");
+    let world = World::ideal();
+    let proxy = Proxy::start(Answer::Say(b"HTTP/1.1 403 Forbidden\r\n\r\n".to_vec())).await;
+    let mut command = any_command(&world, &proxy, &[&["login", "--device"], options].concat());
+    command.env("AWS_CONFIG_FILE", path).env("HOME", folder.path()).envs(variables.iter().copied());
+    let ended = Program::start(command).exit().await.expect_status(1);
+    ended.expect_stderr("its rules forbid this host or port");
+    let mut hosts = proxy.tunnels();
+    hosts.dedup();
+    hosts
 }
 
 /// STS is asked who we are, if there is time.
@@ -68,6 +88,20 @@ async fn every_partition_and_kind_of_endpoint_has_its_host() {
         // Who comes first is open: the connection that is made ahead may be there before the call's.
         assert!(hosts.contains(&ssm), "{ssm}: {hosts:?}");
         assert!(hosts.iter().all(|dialled| *dialled == ssm || *dialled == messages), "{ssm}: {hosts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_has_the_kind_of_endpoint_that_is_asked_for() {
+    let (fips, dual) = ("--use-fips-endpoint", "--use-dualstack-endpoint");
+    for (variables, options, host) in [
+        (&[][..], &[][..], "oidc.eu-west-1.amazonaws.com:443"),
+        (&[], &[fips], "oidc-fips.eu-west-1.amazonaws.com:443"),
+        (&[], &[dual], "oidc.eu-west-1.api.aws:443"),
+        (&[], &[fips, dual], "oidc-fips.eu-west-1.api.aws:443"),
+        (&[("SSMFWD_USE_FIPS_ENDPOINT", "1")], &[], "oidc-fips.eu-west-1.amazonaws.com:443"),
+    ] {
+        assert_eq!(dialled_by_login(variables, options).await, [host], "{variables:?} {options:?}");
     }
 }
 

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::{Center, LoginError, Token, secret::Secret, token::Registration};
 use crate::{
-    aws::{endpoint, errors::Call, http},
+    aws::{EndpointKind, endpoint, errors::Call, http},
     session::{ControlError, ControlErrorKind, Outbound, Proxies},
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct Oidc {
     pub(super) client: Client,
     pub(super) center: Center,
     pub(super) clock: SharedTimeSource,
+    /// For the client of the portal.
+    pub(super) config: SdkConfig,
     sent: Sent,
 }
 
@@ -56,16 +58,16 @@ pub(super) enum Purpose {
 }
 
 impl Oidc {
-    /// The API of a center, at the endpoint that the configuration says.
-    pub(crate) async fn new(center: Center) -> Self {
-        let config = sdk_config(&center).await;
+    /// The API of a center, at the endpoint that the configuration says, of the kind that is wanted.
+    pub(crate) async fn new(center: Center, kind: EndpointKind) -> Self {
+        let config = sdk_config(&center, kind).await;
         Self::with(center, &config)
     }
 
     pub(super) fn with(center: Center, config: &SdkConfig) -> Self {
         let sent = Sent::default();
         let client = Client::from_conf(Builder::from(config).interceptor(sent.clone()).build());
-        Self { client, center, clock: config.time_source().unwrap_or_default(), sent }
+        Self { client, center, clock: config.time_source().unwrap_or_default(), config: config.clone(), sent }
     }
 
     /// The center.
@@ -171,7 +173,7 @@ impl Oidc {
 }
 
 /// What the clients of a center's services are made of: its region, the endpoints of the profile, no credentials.
-pub(super) async fn sdk_config(center: &Center) -> SdkConfig {
+async fn sdk_config(center: &Center, kind: EndpointKind) -> SdkConfig {
     let mut loader = crate::aws::loader()
         .no_credentials()
         .region(Region::new(center.region.clone()))
@@ -179,7 +181,7 @@ pub(super) async fn sdk_config(center: &Center) -> SdkConfig {
     if let Some(profile) = &center.profile {
         loader = loader.profile_name(profile);
     }
-    let config = loader.load().await;
+    let config = kind.told(loader).load().await;
     // The way that all calls go: proxies, and the CA bundle of this profile.
     let outbound = Arc::new(Outbound::new(Proxies::from_env(), endpoint::trust(&config)));
     config.into_builder().http_client(http::client(outbound)).build()

@@ -7,7 +7,7 @@ use aws_sdk_sso::{
 use aws_types::SdkConfig;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Center, LoginError, Token, oidc};
+use super::{Center, LoginError, Oidc, Token};
 use crate::{
     aws::errors::Call,
     session::{ControlError, ControlErrorKind},
@@ -39,9 +39,9 @@ pub(crate) struct Account {
 }
 
 impl Portal {
-    /// The portal of a center, at the endpoint that the configuration says.
-    pub(crate) async fn new(center: &Center) -> Self {
-        Self::with(center, &oidc::sdk_config(center).await)
+    /// The portal of the center whose other API this is: found in the same way.
+    pub(crate) fn new(oidc: &Oidc) -> Self {
+        Self::with(oidc.center(), &oidc.config)
     }
 
     fn with(center: &Center, config: &SdkConfig) -> Self {

@@ -48,7 +48,7 @@ pub(super) fn report(error: &NotWritten, center: &Center, section: &ProfileSecti
 impl Accounts<'_> {
     /// Writes all accounts and roles to stdout: a table, or an object a line.
     pub(super) async fn list(&self, format: Format) -> Result<(), LoginError> {
-        let portal = Portal::new(self.oidc.center()).await;
+        let portal = Portal::new(self.oidc);
         let token = self.token().await?;
         let accounts = match portal.accounts(&token).await {
             // Withdrawn, whatever the file says.
@@ -69,7 +69,7 @@ impl Accounts<'_> {
 
     /// Adds a profile to the configuration file, if there is such a role.
     pub(super) async fn write_profile(&self, section: &ProfileSection) -> Result<(), NotWritten> {
-        let portal = Portal::new(self.oidc.center()).await;
+        let portal = Portal::new(self.oidc);
         let token = self.token().await?;
         let roles = match portal.roles(&token, &section.account).await {
             Err(error) if error.is_logged_out() => portal.roles(&self.log_in().await?, &section.account).await,

@@ -47,12 +47,12 @@ pub(in crate::cli) async fn offer(
     // Only the login of the profile that was used helps, not that of the only session there is.
     let profile = access.profile.clone().unwrap_or_else(|| "default".to_owned());
     let Ok(center) = Center::find(&Which::Profile(profile)).await else { return Offered::No };
-    let oidc = Oidc::new(center).await;
+    let oidc = Oidc::new(center, access.endpoint_kind()).await;
     let work = async {
         let file = TokenFile::of(oidc.center())?;
         // Something else is wrong where the login is good: a role that needs more than it, for instance.
         if let Some(token) = file.read().filter(|token| token.is_valid(oidc.now()))
-            && Portal::new(oidc.center()).await.accepts(&token).await
+            && Portal::new(&oidc).accepts(&token).await
         {
             return Ok(false);
         }
