@@ -84,6 +84,8 @@ async fn an_answer_with_another_state_is_ignored() {
         (format!("{back}?code=stolen&state=guessed"), 400),
         (format!("{back}?code=stolen"), 400),
         (format!("{back}?error=access_denied&state=guessed"), 400),
+        // The page is shown, and the login goes on.
+        (format!("{back}?error=access_denied&error_description=Call+this+number"), 200),
         (back.replace("/oauth/callback", "/favicon.ico"), 404),
     ] {
         assert_eq!(visit(&path).await.status, status, "{path}");

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{
     LoginError, Oidc, Token,
-    callback::{Answer, Callback},
+    callback::{Answer, Callback, PageError},
     oidc::Purpose,
     pkce::{self, Verifier},
     token::Registration,
@@ -64,14 +64,12 @@ impl Authorization<'_> {
     /// # Errors
     /// [`Denied`](LoginError::Denied), [`TimedOut`](LoginError::TimedOut), or what went wrong.
     pub(crate) async fn finish(self) -> Result<Token, LoginError> {
-        let answer = timeout(PATIENCE, self.callback.answer(&self.state)).await;
-        let code = match answer.map_err(|_| LoginError::TimedOut(PATIENCE))?.map_err(LoginError::Listen)? {
-            Answer::Code(code) => code,
-            Answer::Error { error, description } if error == "access_denied" => {
-                return Err(LoginError::Denied(description));
-            }
-            Answer::Error { error, description } if description.is_empty() => return Err(LoginError::Page(error)),
-            Answer::Error { error, description } => return Err(LoginError::Page(format!("{error}: {description}"))),
+        let code = match timeout(PATIENCE, self.callback.answer(&self.state)).await {
+            Ok(Ok(Answer::Code(code))) => code,
+            Ok(Ok(Answer::Error(error))) => return Err(said(error)),
+            Ok(Err(error)) => return Err(LoginError::Listen(error)),
+            // Whoever sent an error without a state, there is no better cause now.
+            Err(_) => return Err(self.callback.stateless().map_or(LoginError::TimedOut(PATIENCE), said)),
         };
         let create = self
             .oidc
@@ -85,5 +83,14 @@ impl Authorization<'_> {
             .redirect_uri(self.callback.redirect_uri());
         let answer = create.send().await.map_err(|error| self.oidc.failed("CreateToken", &error))?;
         self.oidc.token(answer, self.client)
+    }
+}
+
+/// The failure that an error of the page is.
+fn said(PageError { error, description }: PageError) -> LoginError {
+    match (&*error, description.is_empty()) {
+        ("access_denied", _) => LoginError::Denied(description),
+        (_, true) => LoginError::Page(error),
+        (_, false) => LoginError::Page(format!("{error}: {description}")),
     }
 }

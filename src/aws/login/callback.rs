@@ -2,7 +2,7 @@
 //!
 //! Browsers ask for more than they were sent for (icons, connections that are never used), and anything on this machine
 //! can connect. So connections are served side by side and each for a while only, requests are bounded, and what does
-//! not carry this login's state changes nothing.
+//! not carry this login's state ends nothing: an error without any state is kept, to be told if nothing better comes.
 
 use std::{
     convert::Infallible,
@@ -42,12 +42,33 @@ const REQUEST_MAX: usize = 32 << 10;
 pub(super) struct Callback {
     listener: TcpListener,
     port: u16,
+    stateless: Stateless,
 }
+
+/// The last error that named no state, so that anybody may have sent it.
+type Stateless = Arc<Mutex<Option<PageError>>>;
 
 /// What the page says.
 pub(super) enum Answer {
     Code(Secret),
-    Error { error: String, description: String },
+    Error(PageError),
+}
+
+/// What the page says went wrong, as in RFC 6749, 4.1.2.1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PageError {
+    pub(super) error: String,
+    pub(super) description: String,
+}
+
+/// What a request says.
+enum Said {
+    /// It carries the state of this login.
+    Ours(Answer),
+    /// It carries none: perhaps of a server that does not know it.
+    Stateless(PageError),
+    /// Nothing of this login.
+    Nothing,
 }
 
 impl Callback {
@@ -58,12 +79,17 @@ impl Callback {
     pub(super) async fn bind() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
-        Ok(Self { listener, port })
+        Ok(Self { listener, port, stateless: Stateless::default() })
     }
 
     /// The address with its port.
     pub(super) fn redirect_uri(&self) -> String {
         format!("http://127.0.0.1:{}{PATH}", self.port)
+    }
+
+    /// The error that came without a state, if one did: nobody knows from whom.
+    pub(super) fn stateless(&self) -> Option<PageError> {
+        self.stateless.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits for the answer that carries `state`. By then the browser has its page.
@@ -73,7 +99,9 @@ impl Callback {
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if serving.len() < CONNECTIONS_MAX => match accepted {
-                    Ok((socket, _)) => drop(serving.spawn(serve(socket, Arc::clone(&state)))),
+                    Ok((socket, _)) => {
+                        drop(serving.spawn(serve(socket, Arc::clone(&state), Arc::clone(&self.stateless))));
+                    }
                     // Gone before it was accepted.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => return Err(error),
@@ -87,14 +115,16 @@ impl Callback {
 }
 
 /// One connection, one request.
-async fn serve(socket: TcpStream, state: Arc<str>) -> Option<Answer> {
+async fn serve(socket: TcpStream, state: Arc<str>, stateless: Stateless) -> Option<Answer> {
     let answer = Arc::new(Mutex::new(None));
     let service = {
         let answer = Arc::clone(&answer);
         service_fn(move |request: Request<Incoming>| {
-            let (page, answered) = reply(request.method(), request.uri().path(), request.uri().query(), &state);
-            if answered.is_some() {
-                *answer.lock().unwrap_or_else(PoisonError::into_inner) = answered;
+            let (page, said) = reply(request.method(), request.uri().path(), request.uri().query(), &state);
+            match said {
+                Said::Ours(ours) => *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(ours),
+                Said::Stateless(error) => *stateless.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+                Said::Nothing => {}
             }
             async move { Ok::<_, Infallible>(page) }
         })
@@ -114,12 +144,12 @@ async fn serve(socket: TcpStream, state: Arc<str>) -> Option<Answer> {
 }
 
 /// The page for the browser, and what a request says.
-fn reply(method: &Method, path: &str, query: Option<&str>, state: &str) -> (Response<Full<Bytes>>, Option<Answer>) {
+fn reply(method: &Method, path: &str, query: Option<&str>, state: &str) -> (Response<Full<Bytes>>, Said) {
     if path != PATH {
-        return (page(StatusCode::NOT_FOUND, "There is nothing here."), None);
+        return (page(StatusCode::NOT_FOUND, "There is nothing here."), Said::Nothing);
     }
     if method != Method::GET {
-        return (page(StatusCode::METHOD_NOT_ALLOWED, "There is nothing here."), None);
+        return (page(StatusCode::METHOD_NOT_ALLOWED, "There is nothing here."), Said::Nothing);
     }
     let (mut code, mut error, mut description, mut theirs) = (None, None, String::new(), None);
     for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -133,19 +163,25 @@ fn reply(method: &Method, path: &str, query: Option<&str>, state: &str) -> (Resp
     }
     let is_ours = |theirs: &String| verify_slices_are_equal(theirs.as_bytes(), state.as_bytes()).is_ok();
     match (code, error) {
-        // An error may come without a state: where a server does not know one, it cannot repeat it.
-        (_, Some(error)) if theirs.as_ref().is_none_or(is_ours) => {
+        (_, Some(error)) if theirs.as_ref().is_some_and(is_ours) => {
             let said = "The login was not completed. The terminal says more; you can close this page.";
-            (page(StatusCode::OK, said), Some(Answer::Error { error, description }))
+            (page(StatusCode::OK, said), Said::Ours(Answer::Error(PageError { error, description })))
+        }
+        // Where a server does not know the state, it cannot repeat it. But then it may be anybody.
+        (_, Some(error)) if theirs.is_none() => {
+            tracing::warn!("the login page reports an error, but not of which login: still waiting");
+            let said =
+                "The login was not completed. ssmfwd still waits: open the address that the terminal shows again.";
+            (page(StatusCode::OK, said), Said::Stateless(PageError { error, description }))
         }
         (Some(code), None) if theirs.as_ref().is_some_and(is_ours) => {
             let said = "ssmfwd has what it needs. You can close this page and go back to the terminal.";
-            (page(StatusCode::OK, said), Some(Answer::Code(code)))
+            (page(StatusCode::OK, said), Said::Ours(Answer::Code(code)))
         }
         _ => {
             tracing::warn!("an answer that belongs to another login was ignored");
             let said = "This answer belongs to another login. Open the address that the terminal shows.";
-            (page(StatusCode::BAD_REQUEST, said), None)
+            (page(StatusCode::BAD_REQUEST, said), Said::Nothing)
         }
     }
 }
@@ -231,18 +267,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_of_the_page_is_an_answer() {
-        for (query, expected) in [
-            ("error=access_denied&state=right", ("access_denied", "")),
-            ("error=server_error&error_description=Some+reason", ("server_error", "Some reason")),
-        ] {
-            let callback = Callback::bind().await.expect("a free port");
-            let port = callback.port;
-            let request = get(&format!("/oauth/callback?{query}"));
-            let (answer, page) = tokio::join!(callback.answer("right"), ask(port, &request));
-            assert!(page.contains("not completed"), "{page}");
-            let Ok(Answer::Error { error, description }) = answer else { panic!("no error") };
-            assert_eq!((error.as_str(), description.as_str()), expected);
+    async fn an_error_is_an_answer_if_it_carries_the_state() {
+        let callback = Arc::new(Callback::bind().await.expect("a free port"));
+        let port = callback.port;
+        let waiting = Arc::clone(&callback);
+        let answer = tokio::spawn(async move { waiting.answer("right").await });
+        for description in ["", "&error_description=Some+reason"] {
+            let page = ask(port, &get(&format!("/oauth/callback?error=server_error{description}"))).await;
+            assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("still waits"), "{page}");
         }
+        assert!(!answer.is_finished());
+        let error = |error: &str, description: &str| PageError { error: error.into(), description: description.into() };
+        assert_eq!(callback.stateless(), Some(error("server_error", "Some reason")));
+
+        let page = ask(port, &get("/oauth/callback?error=access_denied&state=right")).await;
+        assert!(page.contains("not completed") && !page.contains("still waits"), "{page}");
+        let Ok(Answer::Error(said)) = answer.await.expect("no panic") else { panic!("no error") };
+        assert_eq!(said, error("access_denied", ""));
     }
 }
