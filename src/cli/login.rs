@@ -7,7 +7,7 @@ mod offer;
 
 use std::{env, sync::Arc};
 
-use clap::{ArgAction, builder::FalseyValueParser};
+use clap::{ArgAction, ArgMatches, builder::FalseyValueParser, parser::ValueSource};
 
 pub(super) use self::offer::{Offered, offer};
 use self::{failure::report, flow::Way};
@@ -107,6 +107,22 @@ pub(super) async fn run(login: &LoginArgs, args: &Args, reporter: &Arc<Reporter>
 }
 
 impl LoginArgs {
+    /// A profile that was typed stands for its own session: then one from the environment is not meant.
+    ///
+    /// # Errors
+    /// Both were typed.
+    pub(super) fn settle(&mut self, matches: &ArgMatches) -> Result<(), &'static str> {
+        let is_typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        match (is_typed("profile"), is_typed("sso_session")) {
+            (true, true) => Err("--sso-session and --profile each say which login is meant: leave one of them out"),
+            (true, false) => {
+                self.sso_session = None;
+                Ok(())
+            }
+            (false, _) => Ok(()),
+        }
+    }
+
     fn which(&self, args: &Args) -> Which {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         match (given(&self.sso_session), given(&args.access.profile)) {

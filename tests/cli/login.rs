@@ -319,3 +319,29 @@ async fn failures_of_the_service_have_their_status() {
     command.env_remove("HOME");
     Program::start(command).exit().await.expect_status(1).expect_stderr("HOME is not set");
 }
+
+/// Which login is meant: what was typed, before what the environment says.
+#[tokio::test]
+async fn a_profile_that_is_typed_wins_over_a_session_of_the_environment() {
+    let office = Office::new();
+    let with = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = office.command(&[&["login"], arguments].concat());
+        command.envs(variables.iter().copied());
+        Program::start(command).exit()
+    };
+    let session = [("SSMFWD_SSO_SESSION", "nowhere")];
+    let no_session = "there is no section [sso-session nowhere]";
+    for arguments in [["login", "--profile", "keys"], ["--profile", "keys", "login"]] {
+        let mut command = office.command(&arguments);
+        command.envs(session);
+        let ended = Program::start(command).exit().await.expect_status(2);
+        ended.expect_stderr("the profile keys does not log in through IAM Identity Center");
+    }
+    with(&[], &session).await.expect_status(2).expect_stderr(no_session);
+    with(&[], &[session[0], ("SSMFWD_PROFILE", "keys")]).await.expect_status(2).expect_stderr(no_session);
+    let ended = with(&["--sso-session", "nowhere"], &[("SSMFWD_PROFILE", "keys")]).await.expect_status(2);
+    ended.expect_stderr(no_session);
+    let ended = with(&["--sso-session", "corp", "--profile", "keys"], &[]).await.expect_status(2);
+    ended.expect_stderr("--sso-session and --profile each say which login is meant");
+    assert!(office.world.settled().await.calls.is_empty());
+}

@@ -147,7 +147,11 @@ impl Args {
         if let Some(misplaced) = misplaced(&command, &matches) {
             return Err(command.error(ErrorKind::ArgumentConflict, misplaced));
         }
-        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        let mut args = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        if let (Some(Command::Login(login)), Some((_, matches))) = (&mut args.command, matches.subcommand()) {
+            login.settle(matches).map_err(|message| command.error(ErrorKind::ArgumentConflict, message))?;
+        }
+        Ok(args)
     }
 }
 
