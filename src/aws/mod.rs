@@ -25,6 +25,7 @@ mod http;
 mod identity;
 pub(crate) mod login;
 mod partition;
+mod private_file;
 mod profiles;
 mod provider;
 mod sign;

@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Center, LoginError, token_file::home};
-use crate::aws::partition;
+use super::{Center, LoginError};
+use crate::aws::{partition, private_file};
 
 /// A section `[profile NAME]` that takes a role of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,11 +84,11 @@ impl ProfileSection {
 /// Where the SDK looks for it.
 fn config_file() -> Result<PathBuf, LoginError> {
     let Some(named) = env::var_os("AWS_CONFIG_FILE").filter(|path| !path.is_empty()) else {
-        return Ok(home()?.join(".aws").join("config"));
+        return Ok(private_file::home().ok_or(LoginError::NoHome)?.join(".aws").join("config"));
     };
     let path = PathBuf::from(named);
     match path.strip_prefix("~") {
-        Ok(below_home) => Ok(home()?.join(below_home)),
+        Ok(below_home) => Ok(private_file::home().ok_or(LoginError::NoHome)?.join(below_home)),
         Err(_) => Ok(path),
     }
 }

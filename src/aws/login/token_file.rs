@@ -1,18 +1,17 @@
 //! The file that a token is kept in, where and how the AWS CLI v2 and the SDKs read it (`proto-notes/login.md#the-token-file`).
 
 use std::{
-    env, fs,
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use aws_smithy_types::{DateTime, date_time::Format};
 use serde::{Deserialize, Serialize};
-use sha1::{Digest as _, Sha1};
 use zeroize::Zeroizing;
 
 use super::{Center, LoginError, Token, secret::Secret, token::Registration};
+use crate::aws::private_file;
 
 /// Largest file that is read as a token, bytes: tokens have a few KiB.
 const SIZE_MAX: u64 = 1 << 20;
@@ -73,22 +72,18 @@ impl TokenFile {
     /// # Errors
     /// [`NoHome`](LoginError::NoHome).
     pub(crate) fn of(center: &Center) -> Result<Self, LoginError> {
-        Ok(Self::below(&home()?, center))
+        Ok(Self::below(&private_file::home().ok_or(LoginError::NoHome)?, center))
     }
 
     fn below(home: &Path, center: &Center) -> Self {
         let key = center.session.as_ref().unwrap_or(&center.start_url);
-        let name: String = Sha1::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
-        Self(home.join(".aws").join("sso").join("cache").join(name + ".json"))
+        Self(home.join(".aws").join("sso").join("cache").join(private_file::name(key)))
     }
 
     /// The token, if there is a file with one. What cannot be read is no token: a login replaces it.
     pub(crate) fn read(&self) -> Option<Token> {
         let read = || -> io::Result<Token> {
-            if fs::metadata(&self.0)?.len() > SIZE_MAX {
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
-            let text = Zeroizing::new(fs::read(&self.0)?);
+            let text = private_file::read(&self.0, SIZE_MAX)?;
             // What serde says of a broken file could quote it.
             let contents: Contents = serde_json::from_slice(&text).map_err(|_| io::ErrorKind::InvalidData)?;
             contents.into_token().ok_or_else(|| io::ErrorKind::InvalidData.into())
@@ -112,51 +107,14 @@ impl TokenFile {
             move |source| LoginError::File { doing, path, source }
         };
         let folder = self.0.parent().unwrap_or_else(|| Path::new("."));
-        let mut builder = fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(folder).map_err(failed("make the folder", folder))?;
-
-        let beside = self.0.with_extension(format!("{:016x}.tmp", fastrand::u64(..)));
-        let written = encode(token).and_then(|text| write_new(&beside, &text));
-        let written = written.and_then(|()| fs::rename(&beside, &self.0));
-        if written.is_err() {
-            // Nobody wants half a token. If it was not even made, there is nothing to remove.
-            fs::remove_file(&beside).ok();
-        }
-        written.map_err(failed("write", &self.0))
+        private_file::make_folder(folder).map_err(failed("make the folder", folder))?;
+        encode(token).and_then(|text| private_file::replace(&self.0, &text)).map_err(failed("write", &self.0))
     }
 
     /// The path, for people.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
-}
-
-/// Where the SDK looks for `.aws`: the environment alone says it.
-pub(super) fn home() -> Result<PathBuf, LoginError> {
-    let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
-    let windows = || -> Option<PathBuf> {
-        if !cfg!(windows) {
-            return None;
-        }
-        variable("USERPROFILE").map(PathBuf::from).or_else(|| {
-            let mut drive = variable("HOMEDRIVE")?;
-            drive.push(variable("HOMEPATH")?);
-            Some(drive.into())
-        })
-    };
-    variable("HOME").map(PathBuf::from).or_else(windows).ok_or(LoginError::NoHome)
-}
-
-fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
 }
 
 /// The file's text.
@@ -181,13 +139,13 @@ impl Contents {
         let (refresh_token, client_secret) = (self.refresh_token.map(Secret::new), self.client_secret.map(Secret::new));
         let registration = match (self.client_id, client_secret, self.registration_expires_at) {
             (Some(client_id), Some(client_secret), Some(expires_at)) => {
-                Some(Registration { client_id, client_secret, expires_at: from_text(&expires_at)? })
+                Some(Registration { client_id, client_secret, expires_at: private_file::time(&expires_at)? })
             }
             _ => None,
         };
         Some(Token {
             access_token,
-            expires_at: from_text(&self.expires_at)?,
+            expires_at: private_file::time(&self.expires_at)?,
             refresh_token,
             registration,
             region: self.region.unwrap_or_default(),
@@ -201,15 +159,9 @@ fn to_text(time: SystemTime) -> io::Result<String> {
     DateTime::from_secs(DateTime::from(time).secs()).fmt(Format::DateTime).map_err(io::Error::other)
 }
 
-/// The AWS CLI v1 wrote `UTC` where others write `Z`.
-fn from_text(text: &str) -> Option<SystemTime> {
-    let text = text.strip_suffix("UTC").map_or_else(|| text.to_owned(), |time| format!("{time}Z"));
-    DateTime::from_str(&text, Format::DateTimeWithOffset).ok()?.try_into().ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{fs, time::Duration};
 
     use super::*;
 

@@ -6,8 +6,7 @@
 
 use std::{
     fmt::Write as _,
-    fs, io,
-    io::Write as _,
+    io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -15,9 +14,9 @@ use std::{
 use aws_credential_types::Credentials;
 use aws_smithy_types::{DateTime, date_time::Format};
 use serde_json::{Value, json};
-use sha1::{Digest as _, Sha1};
 
 use super::chain::Link;
+use crate::aws::private_file;
 
 /// Credentials that expire sooner are not taken from a file: a code that is asked for at the start is better than one
 /// under a tunnel.
@@ -28,7 +27,7 @@ const MAX_FILE: u64 = 64 << 10;
 
 /// The folder of the AWS CLI; it does not depend on where the configuration files are.
 pub(super) fn folder() -> Option<PathBuf> {
-    Some(std::env::home_dir()?.join(".aws").join("cli").join("cache"))
+    Some(private_file::home()?.join(".aws").join("cli").join("cache"))
 }
 
 /// The name of the file of a role: the SHA-1 of the arguments as Python writes them. A session name that was made up is
@@ -43,12 +42,7 @@ fn file_name(link: &Link) -> String {
     let duration = link.duration.map(|seconds| format!("\"DurationSeconds\": {seconds}"));
     let texts = texts.into_iter().filter_map(|(name, text)| Some(format!("\"{name}\": {}", quoted(text.as_ref()?))));
     let arguments = format!("{{{}}}", duration.into_iter().chain(texts).collect::<Vec<_>>().join(", "));
-    let mut name = String::with_capacity(45);
-    for byte in Sha1::digest(arguments) {
-        // Writing to a String cannot fail.
-        write!(name, "{byte:02x}").ok();
-    }
-    name + ".json"
+    private_file::name(&arguments)
 }
 
 /// A text as Python's `json.dumps` writes it: in ASCII.
@@ -66,6 +60,7 @@ fn quoted(text: &str) -> String {
             ' '..='~' => quoted.push(char),
             _ => {
                 for unit in char.encode_utf16(&mut [0; 2]) {
+                    // Writing to a String cannot fail.
                     write!(quoted, "\\u{unit:04x}").ok();
                 }
             }
@@ -77,12 +72,9 @@ fn quoted(text: &str) -> String {
 /// The credentials of a role, if they are there and last for a while after `now`.
 pub(super) fn read(folder: &Path, link: &Link, now: SystemTime) -> Option<Credentials> {
     let path = folder.join(file_name(link));
-    if fs::metadata(&path).ok()?.len() > MAX_FILE {
-        return None;
-    }
-    let answer: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let answer: Value = serde_json::from_slice(&private_file::read(&path, MAX_FILE).ok()?).ok()?;
     let text = |name: &str| answer["Credentials"][name].as_str().map(str::to_owned);
-    let expiry = expiry(&text("Expiration")?)?;
+    let expiry = private_file::time(&text("Expiration")?)?;
     let credentials = Credentials::new(
         text("AccessKeyId")?,
         text("SecretAccessKey")?,
@@ -91,13 +83,6 @@ pub(super) fn read(folder: &Path, link: &Link, now: SystemTime) -> Option<Creden
         "AssumeRole",
     );
     (now + MIN_LEFT < expiry).then_some(credentials)
-}
-
-/// The AWS CLI 1 writes `UTC` where others write `Z` or an offset.
-fn expiry(text: &str) -> Option<SystemTime> {
-    let text = text.strip_suffix("UTC").map_or_else(|| text.to_owned(), |time| format!("{time}Z"));
-    let time = DateTime::from_str(&text, Format::DateTimeWithOffset).ok()?;
-    SystemTime::try_from(time).ok()
 }
 
 /// Keeps the credentials of a role, for the user alone. `assumed` is the id and the ARN of the session.
@@ -113,46 +98,14 @@ pub(super) fn write(folder: &Path, link: &Link, credentials: &Credentials, assum
         },
         "AssumedRoleUser": { "AssumedRoleId": assumed.0, "Arn": assumed.1 },
     });
-    make_folder(folder)?;
-    let name = file_name(link);
-    // Whoever reads it sees the whole old file or the whole new one.
-    let new = folder.join(format!(".{name}.{:016x}.tmp", fastrand::u64(..)));
-    let written = new_file(&new).and_then(|mut file| {
-        file.write_all(answer.to_string().as_bytes())?;
-        file.sync_all()
-    });
-    let moved = written.and_then(|()| fs::rename(&new, folder.join(name)));
-    if moved.is_err() {
-        // Perhaps it was never made.
-        fs::remove_file(&new).ok();
-    }
-    moved
-}
-
-#[cfg(unix)]
-fn make_folder(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-#[cfg(unix)]
-fn new_file(path: &Path) -> io::Result<fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-#[cfg(not(unix))]
-fn make_folder(folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)
-}
-
-#[cfg(not(unix))]
-fn new_file(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new().write(true).create_new(true).open(path)
+    private_file::make_folder(folder)?;
+    private_file::replace(&folder.join(file_name(link)), answer.to_string().as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::aws::canned::{DATE, seconds};
 
