@@ -225,7 +225,7 @@ fn check(
     if config.expired_credentials {
         return Err(ApiError::of(FailureKind::ExpiredToken, operation, &config.region, &caller.arn));
     }
-    if config.denied.iter().any(|denied| denied == operation.name()) {
+    if config.denies(operation) {
         return Err(ApiError::of(FailureKind::AccessDenied, operation, &config.region, &caller.arn));
     }
     if let Some(kind) = service.take_failure(operation, |_| true) {

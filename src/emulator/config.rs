@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{ApiFailure, Credentials, EcsCluster, Interval, Node, Role, SessionDocument, SsoConfig};
+use super::{ApiFailure, Credentials, EcsCluster, Interval, Node, Operation, Role, SessionDocument, SsoConfig};
 
 /// What is emulated, and what goes wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -120,6 +120,8 @@ pub struct EmulatorConfig {
     pub any_ids: bool,
     /// API operations answered with `AccessDeniedException`; `OpenDataChannel` stands for the signed upgrade.
     pub denied: Vec<String>,
+    /// The only operations that are not answered so, by the same names. `None`: all that are not in `denied`.
+    pub allowed: Option<Vec<String>>,
     /// Documents that a policy forbids with an explicit deny.
     pub forbidden_documents: Vec<String>,
     /// Whether the credentials have expired.
@@ -180,6 +182,7 @@ impl Default for EmulatorConfig {
             upgrade: UpgradePolicy::Signed,
             any_ids: false,
             denied: Vec::new(),
+            allowed: None,
             forbidden_documents: Vec::new(),
             expired_credentials: false,
             throttle: 0,
@@ -197,6 +200,12 @@ impl EmulatorConfig {
 
     /// Who has the credentials unless somebody else is named.
     pub const DEFAULT_IDENTITY: &str = "arn:aws:iam::123456789012:user/user";
+
+    /// Whether policies deny an operation, `OpenDataChannel` among them.
+    pub(super) fn denies(&self, operation: Operation) -> bool {
+        let names = |list: &[String]| list.iter().any(|name| name == operation.name());
+        names(&self.denied) || self.allowed.as_deref().is_some_and(|allowed| !names(allowed))
+    }
 
     /// This configuration with some fields replaced, as the control path does it: objects are merged, anything else
     /// is replaced.

@@ -251,7 +251,7 @@ impl Server {
         if config.expired_credentials {
             return Err("The security token included in the request is expired".into());
         }
-        if config.denied.iter().any(|denied| denied == "OpenDataChannel") {
+        if config.denies(Operation::OpenDataChannel) {
             return Err("not authorized to perform: ssmmessages:OpenDataChannel".into());
         }
         Ok(())

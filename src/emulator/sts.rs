@@ -185,7 +185,7 @@ fn perform(
         }
     };
     let arn = caller.as_ref().map_or("anonymous", |caller| &caller.arn);
-    if config.denied.iter().any(|denied| denied == operation.name()) {
+    if config.denies(operation) {
         return Err(not_authorized(arn, operation, role));
     }
     if let Some(kind) = service.take_failure(operation, |_| true) {

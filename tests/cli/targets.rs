@@ -88,7 +88,8 @@ async fn an_id_needs_no_call_but_those_of_the_session() {
     let echo = Destination::echo().await;
     let denied = World::with(|config| {
         fleet(config);
-        config.denied = vec!["DescribeInstanceInformation".into(), "DescribeInstanceProperties".into()];
+        let needed = ["StartSession", "ResumeSession", "TerminateSession", "OpenDataChannel"];
+        config.allowed = Some(needed.map(String::from).into());
     });
     let (stderr, id, _) = leads_to(denied, World::TARGET, echo.port).await;
     assert_eq!(id, World::TARGET);

@@ -139,6 +139,9 @@ pub(super) struct Switches {
     /// Answer this operation with AccessDeniedException; OpenDataChannel is the signed upgrade. Can be repeated.
     #[arg(long = "deny", value_name = "OPERATION", help_heading = "Faults")]
     denied: Vec<String>,
+    /// Answer every other operation so; OpenDataChannel is to be named too. Can be repeated.
+    #[arg(long = "allow-only", value_name = "OPERATION", help_heading = "Faults")]
+    allowed: Vec<String>,
     /// A policy forbids this document with an explicit deny. Can be repeated.
     #[arg(long = "forbid-document", value_name = "NAME", help_heading = "Faults")]
     forbidden_documents: Vec<String>,
@@ -293,6 +296,7 @@ impl Switches {
             upgrade,
             any_ids: self.any_ids,
             denied: self.denied,
+            allowed: (!self.allowed.is_empty()).then_some(self.allowed),
             forbidden_documents: self.forbidden_documents,
             agent_refuses: self.agent_refuses,
             session_type: self.session_type,
@@ -365,6 +369,8 @@ mod tests {
             "1",
             "--deny",
             "ResumeSession",
+            "--allow-only",
+            "StartSession",
             "--clock-skew",
             "-400",
             "--idle-timeout",
@@ -376,7 +382,7 @@ mod tests {
         assert_eq!((config.bye_every, config.idle_timeout), (Some(Duration::from_secs(3)), None));
         assert_eq!((config.upgrade, config.faults.drop), (UpgradePolicy::SignedLiteralPlus, 2.5));
         assert_eq!((config.refuse_early, config.clock_skew), (Some(1), -400));
-        assert_eq!(config.denied, ["ResumeSession"]);
+        assert_eq!((config.denied, config.allowed), (vec!["ResumeSession".into()], Some(vec!["StartSession".into()])));
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl IdentityCenter {
         };
         service.observe(|state| state.count_call(operation.name()));
         let config = service.config();
-        let failure = match config.denied.iter().any(|denied| denied == operation.name()) {
+        let failure = match config.denies(operation) {
             true => Some(FailureKind::AccessDenied),
             false => service.take_failure(operation, |_| true),
         };
