@@ -89,6 +89,14 @@ pub(crate) fn fault(error: &ControlError) -> Option<Fault> {
     error.source.as_ref()?.downcast_ref::<Cause>()?.fault
 }
 
+/// The same failure once more, with what is below it and its [`fault`]: for an answer that is told more than once.
+pub(crate) fn repeated(error: &ControlError) -> ControlError {
+    let below = error.source.as_deref();
+    let cause = below.and_then(|below| below.downcast_ref().cloned().or_else(|| Cause::of(below, CHAIN_LIMIT)));
+    let call = Call { operation: error.operation, resource: &error.resource };
+    ControlError { source: cause.map(|cause: Cause| Box::new(cause) as _), ..call.error(error.kind, &error.message) }
+}
+
 /// A call in progress: what an error needs to know of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call<'a> {
@@ -405,7 +413,7 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 
 /// A foreign error as text, and those below it. The errors of the SDK are not kept themselves: printed with `{:?}`, the
 /// way of `unwrap` and of many loggers, they show raw answers, and answers hold tokens.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{text}")]
 struct Cause {
     text: String,

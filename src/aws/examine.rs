@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Aws, credentials, errors::Call};
-use crate::session::{ControlError, ControlErrorKind};
+use crate::session::{ControlError, ControlErrorKind, Proxy};
 
 /// The document in which Session Manager keeps an account's preferences of a region.
 const PREFERENCES: &str = "SSM-SessionManagerRunShell";
@@ -41,11 +41,14 @@ impl Aws {
         Ok(credentials.expiry().map(left))
     }
 
-    /// Host and port of the SSM API, as soon as a call goes there.
-    pub(crate) async fn api(&self) -> Option<(String, u16)> {
+    /// The host of the SSM API, and the proxy on the way to it, as soon as a call goes there.
+    pub(crate) async fn api(&self) -> Option<(String, Option<Proxy>)> {
         let endpoint = self.exchange.calls().await?;
         let host = endpoint.authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Some((host, endpoint.authority.port_u16().unwrap_or(if endpoint.tls { 443 } else { 80 })))
+        let port = endpoint.authority.port_u16().unwrap_or(if endpoint.tls { 443 } else { 80 });
+        // What is wrong with the setting of a proxy is said by the call that needs it.
+        let proxy = self.outbound().proxies().of(endpoint.tls, &host, port).ok().flatten();
+        Some((host, proxy))
     }
 
     /// What the clocks say, once the service has said what time it is.

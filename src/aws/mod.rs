@@ -63,7 +63,7 @@ use self::{
 };
 pub(crate) use self::{
     denial::{Denial, DeniedBy},
-    errors::{Fault, fault},
+    errors::{Fault, fault, repeated},
     examine::Preferences,
     provider::keys_in_environment,
     targets::{LookupFault, Match, NodeInfo, Resolution, lookup_fault},

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     aws::{EndpointKind, MfaCode, Target, TargetError, keys_in_environment},
     forward::{ForwardSpec, ForwarderOptions, Listen, SessionAccounts},
-    session::StartRequest,
+    session::{SessionOptions, StartRequest},
 };
 
 /// The longest reason that StartSession takes, in characters (`proto-notes/control-plane.md#operations`).
@@ -149,6 +149,21 @@ impl Plan {
             max_payload: args.forward.max_payload,
             max_message_rate: args.forward.max_message_rate,
         })
+    }
+}
+
+impl Plan {
+    /// How each session is started, and what bounds it.
+    pub(super) fn session_options(&self) -> SessionOptions {
+        SessionOptions {
+            ping_interval: self.ping_interval,
+            connect_timeout: self.connect_timeout,
+            stall_timeout: self.stall_timeout,
+            keep_alive: self.keep_alive,
+            max_payload: self.max_payload,
+            max_message_rate: self.max_message_rate,
+            ..SessionOptions::default()
+        }
     }
 }
 
@@ -339,7 +354,9 @@ mod tests {
         let words = ["1:2", "-t", "i-0a", "--reconnect-window", "0", "--stall-timeout", "10", "--keep-alive", "9"];
         let plan = plan(&words).expect("a valid plan");
         assert_eq!((plan.options.reconnect_window, plan.stall_timeout), (Duration::ZERO, Duration::from_secs(10)));
-        assert_eq!(plan.keep_alive, Some(Duration::from_secs(9)));
+        let options = plan.session_options();
+        assert_eq!((options.stall_timeout, options.keep_alive), (plan.stall_timeout, Some(Duration::from_secs(9))));
+        assert_eq!((options.connect_timeout, options.ping_interval), (plan.connect_timeout, plan.ping_interval));
     }
 
     #[test]
@@ -347,6 +364,8 @@ mod tests {
         let plan =
             plan(&["1:2", "-t", "i-0a", "--max-payload", "2048", "--max-message-rate", "7"]).expect("a valid plan");
         assert_eq!((plan.max_payload, plan.max_message_rate), (2048, 7));
+        let options = plan.session_options();
+        assert_eq!((options.max_payload, options.max_message_rate), (2048, 7));
     }
 
     #[test]

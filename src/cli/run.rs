@@ -318,16 +318,7 @@ async fn connector(
         Report::new(Exit::Failure, "cannot load the trusted roots of this machine").caused_by(&error)
     })?;
     let dialer = Dialer::over(Arc::clone(control.outbound()));
-    let options = SessionOptions {
-        ping_interval: plan.ping_interval,
-        connect_timeout: plan.connect_timeout,
-        stall_timeout: plan.stall_timeout,
-        keep_alive: plan.keep_alive,
-        max_payload: plan.max_payload,
-        max_message_rate: plan.max_message_rate,
-        wake: Some(watch_for_wake()),
-        ..SessionOptions::default()
-    };
+    let options = SessionOptions { wake: Some(watch_for_wake()), ..plan.session_options() };
     Ok((SessionConnector::new(control.clone(), Arc::new(dialer), options), control))
 }
 

@@ -164,22 +164,89 @@ async fn what_is_wrong_before_any_call_is_found() {
     assert!(world.settled().await.calls_of("StartSession") == 0);
 }
 
-/// Nothing is needed but what a forward needs.
+/// A failure of the way to the API or of the keys is told as a forward tells it, causes and remedy included.
 #[tokio::test]
-async fn three_permissions_are_enough() {
+async fn failures_of_calls_keep_their_causes() {
+    #[track_caller]
+    fn explained(ended: &Ended, check: &str, symptom: &str, says: &str) {
+        assert_eq!(failed(ended), check);
+        let error = ended.events_named("error")[0];
+        assert_eq!(error["symptom"], symptom, "{error}");
+        let causes = error["causes"].as_array().expect("causes");
+        assert!(causes.iter().any(|cause| cause.as_str().is_some_and(|cause| cause.contains(says))), "{error}");
+    }
+
+    let (nobody, strict) = (RefusingPort::new(), Proxy::start(Answer::Only("Basic bWU6bWU=")).await);
+    let dead = format!("http://127.0.0.1:{}", nobody.port);
+    for (proxy, symptom, says) in [
+        (strict.url(), "proxy_refused", "HTTP status 407"),
+        (dead, "proxy_unreachable", "cannot connect to the proxy http://127.0.0.1:"),
+    ] {
+        let world = World::with(|config| config.tls = true);
+        let mut command = world.command(&arguments("0:127.0.0.1:9", &[]));
+        command.env("HTTPS_PROXY", proxy).env_remove("NO_PROXY").env_remove("no_proxy");
+        let ended = Program::start(command).exit().await.expect_status(1);
+        explained(&ended, "region", symptom, says);
+        assert!(world.settled().await.calls.is_empty());
+    }
+
+    let plain = World::ideal();
+    let of_plain = plain.emulator.endpoint_url().replace("http://", "https://");
+    for (url, symptom, says) in [
+        ("http://ssm.nowhere.invalid", "api_unresolved", "ssm.nowhere.invalid"),
+        (&of_plain, "api_tls", "speaks no TLS"),
+    ] {
+        let ended = plain.run(&arguments("0:127.0.0.1:9", &["--endpoint-url", url])).await.expect_status(1);
+        explained(&ended, "region", symptom, says);
+    }
+    assert_eq!(plain.settled().await.calls_of("StartSession"), 0);
+
+    let world = World::ideal();
+    let mut command = world.command(&arguments("0:127.0.0.1:9", &[]));
+    command.env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7UNKNOWN");
+    let ended = Program::start(command).exit().await.expect_status(4);
+    explained(&ended, "identity", "wrong_keys", "the access key is not known");
+    assert_eq!(world.settled().await.calls_of("StartSession"), 0);
+}
+
+/// What ends a forward that has not begun with another status is here the destination's: the table says so.
+#[tokio::test]
+async fn what_an_agent_says_of_a_destination_is_status_8() {
+    const README: &str = include_str!("../../README.md");
+    type Row = (fn(&mut EmulatorConfig), &'static str);
+    let rows: [Row; 3] = [
+        (|config| config.agent_refuses = Some("dial tcp: lookup db: no such host".into()), "host_unresolved"),
+        (
+            |config| config.agent_refuses = Some("Unable to connect to specified port: x".into()),
+            "destination_unreachable",
+        ),
+        (|config| config.agent_version = "3.0.150.0".into(), "destination_unacknowledged"),
+    ];
+    for (change, symptom) in rows {
+        let (world, refusing) = (World::with(change), RefusingPort::new());
+        let forward = format!("0:127.0.0.1:{}", refusing.port);
+        let ended = world.run(&arguments(&forward, &["--connect-timeout", "2"])).await.expect_status(8);
+        assert_eq!(failed(&ended), "destination");
+        assert_eq!(ended.events_named("error")[0]["symptom"], symptom);
+        let row = README.lines().find(|line| line.starts_with(&format!("| `{symptom}` |"))).expect("a row");
+        assert!(row.contains("status 8 with `doctor`"), "{row}");
+        world.settled().await;
+    }
+}
+
+/// Nothing is needed but what a forward needs: every other call is denied.
+#[tokio::test]
+async fn the_permissions_of_a_forward_are_enough() {
     const NEEDED: [&str; 4] = ["StartSession", "ResumeSession", "TerminateSession", "OpenDataChannel"];
-    let world = World::with(|config| {
-        let others = ["GetCallerIdentity", "DescribeInstanceInformation", "DescribeInstanceProperties", "GetDocument"];
-        config.denied = others.map(String::from).into();
-    });
+    let world = World::with(|config| config.allowed = Some(NEEDED.map(String::from).into()));
     let echo = Destination::echo().await;
     let ended = doctor(&world, echo.port).await.expect_status(0);
     let checks = checks(&ended);
     assert!(checks.iter().all(|check| check["ok"] != false), "{}", ended.stdout);
     assert_eq!(checks[14]["outcome"], "unknown");
     assert!(checks[14]["detail"].as_str().is_some_and(|detail| detail.contains("ssm:GetDocument")), "{}", checks[14]);
-    assert!(NEEDED.iter().all(|call| !world.emulator.config().denied.iter().any(|denied| denied == call)));
-    world.settled().await;
+    assert_eq!(checks[1]["outcome"], "unknown");
+    assert_eq!(world.settled().await.ended_by(EndedBy::Flag), 1);
 }
 
 #[tokio::test]
@@ -235,6 +302,8 @@ async fn a_proxy_is_a_step_of_its_own() {
     let ended = Program::start(command).exit().await.expect_status(0);
     let checks = checks(&ended);
     assert!(checks[9]["detail"].as_str().is_some_and(|detail| detail.contains("has opened a tunnel")), "{}", checks[9]);
+    let way = format!("answers through the proxy {}", proxy.url());
+    assert!(checks[2]["detail"].as_str().is_some_and(|detail| detail.ends_with(&way)), "{}", checks[2]);
     world.settled().await;
 }
 
@@ -271,6 +340,22 @@ async fn whoever_loses_patience_leaves_no_session_behind() {
     relay.release();
     program.exit().await.expect_status(143);
     world.settled().await;
+}
+
+/// While SSM does not say what it knows of the target, which a forward would not have asked.
+#[tokio::test]
+async fn whoever_loses_patience_with_what_is_beside_the_session_need_not_wait_for_it() {
+    let (world, echo) = (World::ideal(), Destination::echo().await);
+    let relay = ApiRelay::swallowing(&world.emulator, "DescribeInstance").await;
+    let forward = format!("0:127.0.0.1:{}", echo.port);
+    let program = Program::start(world.command(&arguments(&forward, &["--endpoint-url", &relay.url])));
+    program.stdout_line("\"permission\"").await;
+    program.signal(Signal::INT);
+    let ended = program.exit().await.expect_status(130);
+    let told: Vec<_> = ended.events_named("check").iter().filter_map(|check| check["name"].as_str()).collect();
+    assert_eq!(told, CHECKS[..5], "{}", ended.stdout);
+    let state = world.settled().await;
+    assert_eq!((state.sessions_started, state.live_sessions()), (1, 0));
 }
 
 #[tokio::test]

@@ -16,10 +16,7 @@ mod survey;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    net::lookup_host,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -176,14 +173,13 @@ async fn examine(patient: &Patient, aws: &Arc<Aws>, checks: &mut Checklist) -> R
     Ok(())
 }
 
-/// The API is found, and answers: with a refusal if it likes.
+/// The API is found, and answers: with a refusal if it likes. Whoever answers has been found, by a proxy or by us.
 async fn region(patient: &Patient, aws: &Aws, survey: &Survey, checks: &mut Checklist) -> Result<(), Report> {
     let begun = Instant::now();
-    let Ok(Some((host, port))) = timeout(PATIENCE, aws.api()).await else {
+    let Ok(Some((host, proxy))) = timeout(PATIENCE, aws.api()).await else {
         let report = Report::new(Exit::Failure, "no call to the SSM API could be made");
         return Err(checks.failed(Check::Region, begun, report));
     };
-    let found = timeout(PATIENCE, lookup_host((&host[..], port))).await.ok().and_then(Result::ok).map(Iterator::count);
     let (answer, took) = survey.preferences().await;
     if let Err(error) = answer
         && matches!(error.kind, ControlErrorKind::Network | ControlErrorKind::ClockSkew)
@@ -194,8 +190,8 @@ async fn region(patient: &Patient, aws: &Aws, survey: &Survey, checks: &mut Chec
         }
         return Err(checks.failed(check, begun, patient.call_failed(error)));
     }
-    let how = if found.is_some() { "answers" } else { "has no address here, but a proxy finds it" };
-    checks.ok(Check::Region, took, format!("{}, {host} {how}", aws.region()));
+    let way = proxy.map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"));
+    checks.ok(Check::Region, took, format!("{}, {host} answers{way}", aws.region()));
     Ok(())
 }
 

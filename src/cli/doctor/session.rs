@@ -59,7 +59,6 @@ pub(super) async fn check(
         drop(dialler.try_send((Instant::now(), Step::Dialled(step, took))));
     }));
     let options = SessionOptions {
-        connect_timeout: patient.plan.connect_timeout,
         observer: Some(Arc::new(move |event| {
             let step = match event {
                 SessionEvent::Started { session, target } => Step::Started(session, target),
@@ -69,10 +68,10 @@ pub(super) async fn check(
             };
             drop(sender.try_send((Instant::now(), step)));
         })),
-        ..SessionOptions::default()
+        ..patient.plan.session_options()
     };
     let request = patient.forward.request.clone();
-    let mut visit = Visit { patient, aws, checks, begun, since: begun, session: None, dialled: Vec::new() };
+    let mut visit = Visit { patient, aws, checks, stop, begun, since: begun, session: None, dialled: Vec::new() };
     let connect = Session::connect(aws.clone(), Arc::new(dialer), request, options, stop.clone());
     // A task of its own: what is told meanwhile takes its time.
     let mut connecting = tokio::spawn(async move { (connect.await, Instant::now()) });
@@ -89,8 +88,9 @@ pub(super) async fn check(
     let result = match connected {
         Ok((Ok(session), ready)) => {
             let examined = tokio::select! {
-                examined = visit.examine(&session, ready) => examined,
+                biased;
                 () = stop.cancelled() => Ok(()),
+                examined = visit.examine(&session, ready) => examined,
             };
             session.close().await;
             examined
@@ -112,6 +112,8 @@ struct Visit<'a> {
     patient: &'a Patient,
     aws: &'a Aws,
     checks: &'a mut Checklist,
+    /// Once it is cancelled nothing more is asked or told of the checks.
+    stop: &'a CancellationToken,
     begun: Instant,
     /// When the last step was taken.
     since: Instant,
@@ -128,14 +130,17 @@ impl Visit<'_> {
                 self.checks.reporter().session_started(&session);
                 self.checks.ok(Check::Permission, took, format!("ssm:StartSession on {target}, session {session}"));
                 self.session = Some(session);
-                self.target(&target).await;
-                self.document();
+                let stop = self.stop;
+                tokio::select! {
+                    () = self.target(&target) => self.document(),
+                    () = stop.cancelled() => {}
+                }
                 self.since = at;
             }
             Step::Dialled(step, took) => {
                 let upgraded = matches!(step, DialStep::Upgraded { .. });
                 self.dialled.push((step, took));
-                if upgraded {
+                if upgraded && !self.stop.is_cancelled() {
                     self.websocket(None);
                     self.since = at;
                 }
@@ -278,7 +283,10 @@ impl Visit<'_> {
             let target = &self.patient.forward.request.target;
             self.checks.ok(Check::Permission, self.begun.elapsed(), format!("ssm:StartSession on {target}"));
             let known = match &self.checks.survey {
-                Some(survey) => survey.registration().await,
+                Some(survey) => tokio::select! {
+                    known = survey.registration() => known,
+                    () = self.stop.cancelled() => None,
+                },
                 None => None,
             };
             match (check, known) {
@@ -291,7 +299,6 @@ impl Visit<'_> {
         }
         if check == Check::Destination && report.symptom != Some(Symptom::ForbiddenAddress) {
             // The agent had an answer for us, the destination none for it.
-            self.checks.ok(Check::Handshake, self.since.elapsed(), "the agent answers");
             report.exit = Exit::Destination;
         }
         if check == Check::Destination {

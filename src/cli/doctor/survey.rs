@@ -10,7 +10,7 @@ use tokio::{
 
 use super::PATIENCE;
 use crate::{
-    aws::{Aws, NodeInfo, Preferences},
+    aws::{Aws, NodeInfo, Preferences, repeated},
     session::{ControlError, ControlErrorKind},
 };
 
@@ -74,26 +74,16 @@ impl<T: Clone + Send + Sync + 'static> Pending<T> {
         let answer = receiver.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
         match answer.as_deref() {
             Some((Ok(answer), took)) => (Ok(answer.clone()), *took),
-            Some((Err(error), took)) => (Err(copy(error)), *took),
+            Some((Err(error), took)) => (Err(repeated(error)), *took),
             None => (Err(late()), PATIENCE),
         }
     }
 }
 
-/// The same error once more; what is below it as far as words go.
-fn copy(error: &ControlError) -> ControlError {
-    ControlError {
-        kind: error.kind,
-        operation: error.operation,
-        resource: error.resource.clone(),
-        message: error.message.clone(),
-        source: None,
-    }
-}
-
+/// Nothing has come back, which is all that is known.
 fn late() -> ControlError {
     ControlError {
-        kind: ControlErrorKind::Service,
+        kind: ControlErrorKind::Network,
         operation: "asking",
         resource: "AWS".to_owned(),
         message: format!("no answer within {} s", PATIENCE.as_secs()),

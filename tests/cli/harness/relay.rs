@@ -21,6 +21,15 @@ pub(crate) struct ApiRelay {
 impl ApiRelay {
     /// A relay that passes everything on.
     pub(crate) async fn to(emulator: &Emulator) -> Self {
+        Self::without(emulator, None).await
+    }
+
+    /// A relay that passes everything on, but nothing more of a connection on which a request has these words.
+    pub(crate) async fn swallowing(emulator: &Emulator, words: &'static str) -> Self {
+        Self::without(emulator, Some(words)).await
+    }
+
+    async fn without(emulator: &Emulator, swallowed: Option<&'static str>) -> Self {
         let target = emulator.endpoint_url().trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -31,8 +40,8 @@ impl ApiRelay {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(&target).await.expect("the emulator");
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-                tokio::spawn(copy(from_client, to_server, None, Arc::clone(&record)));
-                tokio::spawn(copy(from_server, to_client, Some(flow.clone()), Arc::clone(&record)));
+                tokio::spawn(copy(from_client, to_server, Until::Words(swallowed), Arc::clone(&record)));
+                tokio::spawn(copy(from_server, to_client, Until::Held(flow.clone()), Arc::clone(&record)));
             }
         });
         Self { url, flowing, seen, task }
@@ -59,18 +68,30 @@ impl Drop for ApiRelay {
     }
 }
 
+/// How long a direction is passed on.
+enum Until {
+    Words(Option<&'static str>),
+    Held(watch::Receiver<bool>),
+}
+
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    flow: Option<watch::Receiver<bool>>,
+    mut until: Until,
     record: Arc<Mutex<Vec<u8>>>,
 ) {
     let mut chunk = vec![0; 16 << 10];
     while let Ok(count @ 1..) = from.read(&mut chunk).await {
-        if let Some(mut flow) = flow.clone()
-            && flow.wait_for(|flowing| *flowing).await.is_err()
-        {
-            return;
+        match &mut until {
+            Until::Words(Some(words)) if String::from_utf8_lossy(&chunk[..count]).contains(*words) => {
+                return std::future::pending().await;
+            }
+            Until::Words(_) => {}
+            Until::Held(flow) => {
+                if flow.wait_for(|flowing| *flowing).await.is_err() {
+                    return;
+                }
+            }
         }
         record.lock().await.extend_from_slice(&chunk[..count]);
         if to.write_all(&chunk[..count]).await.is_err() {
