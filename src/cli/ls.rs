@@ -58,14 +58,13 @@ impl Filter {
     }
 
     fn takes(&self, node: &NodeInfo) -> bool {
-        let names = [node.name.as_deref(), node.computer_name.as_deref()];
         match self {
-            Self::All | Self::Tag { .. } => true,
+            // The others have been asked for.
+            Self::All | Self::Name(_) | Self::Tag { .. } => true,
             Self::Text(text) => {
-                let mut fields = names.into_iter().chain([Some(&node.id[..]), node.ip.as_deref()]).flatten();
-                fields.any(|field| field.to_lowercase().contains(text))
+                let fields = [node.name.as_deref(), node.computer_name.as_deref(), Some(&node.id), node.ip.as_deref()];
+                fields.into_iter().flatten().any(|field| field.to_lowercase().contains(text))
             }
-            Self::Name(wanted) => names.into_iter().flatten().any(|name| name == wanted),
         }
     }
 }
@@ -101,6 +100,7 @@ pub(super) async fn run(ls: &LsArgs, args: &Args, reporter: &Arc<Reporter>) -> R
 
 async fn listed(aws: &Aws, filter: &Filter) -> Result<Vec<NodeInfo>, crate::session::ControlError> {
     let mut nodes = match filter {
+        Filter::Name(name) => aws.nodes_named(name).await?,
         Filter::Tag { key, value } => aws.nodes_with_tag(key, value).await?,
         _ => aws.nodes().await?,
     };
@@ -233,12 +233,13 @@ mod tests {
     fn filters_are_texts_names_and_tags() {
         let node = node("i-0a", Some("bastion"), Ping::Online);
         let takes = |text: &str| Filter::of(Some(text)).expect("a filter").takes(&node);
-        for text in ["", "BAST", "i-0", "internal", "10.0.", "name:bastion", "tag:k=v"] {
+        for text in ["", "BAST", "i-0", "internal", "10.0."] {
             assert!(takes(text), "{text}");
         }
-        for text in ["web", "name:bast", "10.1."] {
+        for text in ["web", "10.1."] {
             assert!(!takes(text), "{text}");
         }
+        assert_eq!(Filter::of(Some("name:bastion")).expect("a filter"), Filter::Name("bastion".into()));
         for text in ["ecs:a/b", "tag:k", "name:"] {
             assert_eq!(Filter::of(Some(text)).expect_err(text).exit, Exit::Usage);
         }

@@ -66,6 +66,25 @@ async fn a_filter_is_a_text_a_name_or_a_tag() {
     world.run(&["ls", "ecs:a/b"]).await.expect_status(2).expect_stderr("hint: containers are not in SSM's inventory");
 }
 
+/// What `-t name:` would lead to is what is listed, whatever the policy lacks.
+#[tokio::test]
+async fn a_name_is_whose_it_is_as_a_target() {
+    for denied in [&[][..], &["DescribeInstanceProperties"]] {
+        let world = World::with(|config| {
+            fleet(config);
+            config.nodes.push(Node { computer_name: Some("Asleep".into()), ..Node::new("i-0d") });
+            config.nodes.push(Node { computer_name: Some("box.example".into()), ..Node::new("i-0e") });
+            config.denied = denied.iter().map(|&name| name.into()).collect();
+        });
+        for (filter, id) in [("name:asleep", "i-0a"), ("name:db", "mi-0c"), ("name:BOX.example", "i-0e")] {
+            let ended = world.run(&["ls", filter, "--output", "json"]).await.expect_status(0);
+            assert_eq!(ids(&ended.stdout), [id], "{filter} without {denied:?}");
+        }
+        let ended = world.run(&["ls", "name:asleep"]).await.expect_status(0);
+        assert!(ended.stdout.contains("i-0a  asleep"), "{}", ended.stdout);
+    }
+}
+
 #[tokio::test]
 async fn nothing_to_list_is_no_failure() {
     let world = World::with(|config| {

@@ -280,3 +280,29 @@ async fn a_bastion_that_is_replaced_behind_its_name_heals_the_tunnel() {
     let (_, state) = world.finish(program).await;
     assert_eq!((state.ended_by(EndedBy::Service), state.ended_by(EndedBy::Flag)), (1, 1));
 }
+
+/// While the bastion restarts, a node that calls itself so is not believed.
+#[tokio::test]
+async fn a_tunnel_waits_for_its_bastion_and_does_not_go_to_a_node_with_its_name() {
+    let (world, echo) = (World::with(|_| {}), Destination::echo().await);
+    let forward = format!("0:127.0.0.1:{}", echo.port);
+    let program = Program::start(world.command(&["--output", "json", "-t", "name:bastion", &forward]));
+    program.event("session_started").await;
+    world.emulator.configure(|config| {
+        config.targets = vec![];
+        config.nodes = vec![
+            lost(World::TARGET).named("bastion"),
+            Node { computer_name: Some("bastion".into()), ..Node::new(OTHER) },
+        ];
+    });
+    assert_eq!(world.emulator.act(Action::ChannelClosed { output: String::new() }), 1);
+    program.event("dormant").await;
+    let mut client = program.connect().await;
+    let waiting = program.event("reconnecting").await.to_string();
+    assert!(waiting.contains("is not online"), "{waiting}");
+    world.emulator.configure(|config| config.nodes[0].ping = NodePing::Online);
+    client.echo(b"still the same").await;
+    let started = program.events("session_started", 2).await;
+    assert!(started.iter().all(|event| event["target"] == World::TARGET), "{started:?}");
+    world.finish(program).await;
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use aws_sdk_ssm::types::{InstanceInformationStringFilter, InstancePropertyFilter, InstancePropertyFilterKey};
 
-use super::{super::errors::Call, NodeInfo};
+use super::{super::errors::Call, NodeInfo, lookup};
 use crate::{
     aws::{Aws, credentials},
     session::{ControlError, ControlErrorKind},
@@ -52,6 +52,32 @@ impl Filter<'_> {
             Self::Tag { key, value } => (format!("tag:{key}"), value),
         };
         InstanceInformationStringFilter::builder().key(key).values(value).build().map(Some)
+    }
+}
+
+/// Who goes by a name.
+pub(super) struct Named {
+    /// Those that do, all by the same kind of name.
+    pub(super) nodes: Vec<NodeInfo>,
+    /// Names that may have been meant, if nobody does.
+    pub(super) similar: Vec<String>,
+}
+
+impl Named {
+    /// Of all nodes, those registered with a name, and without any those whose machine has it. There is no filter for
+    /// either.
+    fn among(nodes: Vec<NodeInfo>, name: &str) -> Self {
+        let similar = lookup::similar(name, &nodes);
+        // Registered names are given by whoever runs the account. That of its machine a node says itself, and may lie.
+        let (registered, others): (Vec<_>, Vec<_>) =
+            nodes.into_iter().partition(|node| node.name.as_deref() == Some(name));
+        if !registered.is_empty() {
+            return Self { nodes: registered, similar };
+        }
+        // Host names have no case.
+        let is_named =
+            |node: &NodeInfo| node.computer_name.as_deref().is_some_and(|computer| computer.eq_ignore_ascii_case(name));
+        Self { nodes: others.into_iter().filter(is_named).collect(), similar }
     }
 }
 
@@ -105,6 +131,28 @@ impl Aws {
             Ok(named) if named.len() == nodes.len() => Ok(named),
             _ => Ok(nodes),
         }
+    }
+
+    /// The managed nodes that `name:` means: those with this tag `Name`, else those registered with the name, else those
+    /// whose machine has it; unordered.
+    ///
+    /// # Errors
+    /// As any call.
+    pub(crate) async fn nodes_named(&self, name: &str) -> Result<Vec<NodeInfo>, ControlError> {
+        Ok(self.named(&format!("name:{name}"), name).await?.nodes)
+    }
+
+    /// The same, with what else may have been meant.
+    pub(super) async fn named(&self, resource: &str, name: &str) -> Result<Named, ControlError> {
+        let mut nodes = self.information(resource, Filter::Tag { key: "Name", value: name }).await?;
+        // Also if none is online: a node that calls itself so must not take the place of one that is tagged so.
+        if nodes.is_empty() {
+            return Ok(Named::among(self.nodes().await?, name));
+        }
+        for node in &mut nodes {
+            node.name.get_or_insert_with(|| name.to_owned());
+        }
+        Ok(Named { nodes, similar: Vec::new() })
     }
 
     /// DescribeInstanceInformation with all its pages.

@@ -24,7 +24,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use self::inventory::Filter;
+use self::inventory::{Filter, Named};
 #[cfg(test)]
 pub(crate) use self::node::Ping;
 pub use self::spec::{Target, TargetError, TargetProblem};
@@ -126,31 +126,14 @@ impl Aws {
                 lookup::choose(spec, nodes, &format!("the tag {key}={value}"), region, &[])
             }
             Target::Name(name) => {
-                let mut nodes = self.information(spec, Filter::Tag { key: "Name", value: name }).await?;
-                for node in &mut nodes {
-                    node.name.get_or_insert_with(|| name.clone());
-                }
-                // Nodes outside EC2 have the name that they were registered with, and every node has that of its machine.
-                // There is no filter for either.
-                let mut known = Vec::new();
-                if !nodes.iter().any(NodeInfo::is_online) {
-                    let all = self.nodes().await?;
-                    known = lookup::similar(name, &all);
-                    nodes.extend(all.into_iter().filter(|node| is_named(node, name)));
-                }
-                lookup::choose(spec, nodes, &format!("the name {name:?}"), region, &known)
+                let Named { nodes, similar } = self.named(spec, name).await?;
+                lookup::choose(spec, nodes, &format!("the name {name:?}"), region, &similar)
             }
             Target::EcsService { cluster, service, container } => {
                 self.task_of(spec, ecs::Wanted { cluster, service, container: container.as_deref() }).await
             }
         }
     }
-}
-
-/// Whether a node goes by a name. Host names have no case.
-fn is_named(node: &NodeInfo, name: &str) -> bool {
-    node.name.as_deref() == Some(name)
-        || node.computer_name.as_deref().is_some_and(|computer| computer.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]

@@ -56,6 +56,36 @@ async fn a_name_is_asked_for_as_a_tag_and_the_session_is_that_of_the_id() {
     assert_eq!(body(&canned, 1), json!({ "Target": "i-0a" }));
 }
 
+fn inventory(nodes: Value) -> Answer {
+    Answer::json(200, json!({ "InstanceInformationList": nodes }).to_string())
+}
+
+/// A computer's name is what its agent says: whoever runs one node could draw the tunnels of another to it.
+#[tokio::test]
+async fn a_node_that_calls_itself_so_does_not_take_the_place_of_one_that_is_named_so() {
+    let lost = json!({ "InstanceId": "i-0a", "PingStatus": "ConnectionLost" });
+    let impostor = json!({ "InstanceId": "i-0b", "ComputerName": "bastion", "PingStatus": "Online" });
+
+    // By its tag: nothing else is asked.
+    let canned = Canned::new([inventory(json!([lost]))]);
+    let error = aws(&canned).start(&request("bastion")).await.expect_err("offline");
+    assert_eq!(lookup_fault(&error), Some(&LookupFault::Offline));
+    assert_eq!(operations(&canned), ["DescribeInstanceInformation"]);
+
+    // By the name that it was registered with.
+    let registered = json!({ "InstanceId": "mi-0a", "Name": "bastion", "PingStatus": "ConnectionLost" });
+    let all = json!({ "InstanceProperties": [impostor, registered] }).to_string();
+    let canned = Canned::new([inventory(json!([])), Answer::json(200, all)]);
+    let error = aws(&canned).start(&request("bastion")).await.expect_err("offline");
+    assert_eq!(lookup_fault(&error), Some(&LookupFault::Offline));
+    assert!(!error.to_string().contains("none of the 2"), "{error}");
+
+    // Without any of these, the computer's name counts.
+    let all = json!({ "InstanceProperties": [impostor] }).to_string();
+    let canned = Canned::new([inventory(json!([])), Answer::json(200, all), granted()]);
+    assert_eq!(aws(&canned).start(&request("BASTION")).await.expect("a grant").target.as_deref(), Some("i-0b"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lookup_is_shared_for_a_while_and_told_when_it_changes() {
     let canned = Canned::new([nodes(&["i-0a"]), granted(), granted()]);
