@@ -141,11 +141,21 @@ impl Aws {
         self.credentials.get(wait).await.map(drop).map_err(|error| call.no_credentials(&error))
     }
 
+    /// A call of SSM failed.
     pub(super) fn failed<E>(&self, call: Call<'_>, error: SdkError<E, Response>) -> ControlError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let mut error = call.failed(&error, self.exchange.endpoint().as_ref().map(Authority::as_str));
+        self.failed_at(self.exchange.endpoint().as_ref().map(Authority::as_str), call, &error)
+    }
+
+    /// A call failed that was made to this host, if that is known: what it says of the credentials and of the clock is
+    /// remembered.
+    pub(super) fn failed_at<E>(&self, to: Option<&str>, call: Call<'_>, error: &SdkError<E, Response>) -> ControlError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let mut error = call.failed(error, to);
         if let (ControlErrorKind::ClockSkew, Some(skew)) = (error.kind, self.clock()) {
             error.message = format!("{} ({skew})", error.message);
         }

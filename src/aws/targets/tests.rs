@@ -241,6 +241,20 @@ async fn ecs_is_asked_again_where_that_may_help() {
     assert_eq!(days[..2], ["20231114", "20231115"], "{days:?}");
 }
 
+/// As for SSM: the clock is named, and the credentials are not at fault.
+#[tokio::test(start_paused = true)]
+async fn ecs_at_another_time_is_told_with_the_clocks() {
+    let late = || Answer::Http {
+        status: 400,
+        body: r#"{"__type":"InvalidSignatureException","message":"Signature expired: 1"}"#.into(),
+        date: Some("Wed, 15 Nov 2023 22:13:20 GMT"),
+    };
+    let canned = Canned::new([late(), late(), late()]);
+    let error = aws(&canned).start(&request("ecs:prod/worker")).await.expect_err("another time");
+    assert_eq!((error.kind, error.operation), (ControlErrorKind::ClockSkew, "ListTasks"));
+    assert!(error.to_string().contains("(the clock of this machine is 1 d 0 h behind that of AWS)"), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn ecs_that_does_not_answer_is_not_waited_for_without_end() {
     let canned = Canned::new([Answer::Silence, Answer::Silence, Answer::Silence]);

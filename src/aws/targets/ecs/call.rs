@@ -106,16 +106,7 @@ impl Aws {
             Err(error) => {
                 let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
                 refused.code = code.unwrap_or_default().to_owned();
-                let error = call.failed(&error, host.as_deref());
-                if matches!(
-                    error.kind,
-                    ControlErrorKind::ExpiredCredentials
-                        | ControlErrorKind::NoCredentials
-                        | ControlErrorKind::ClockSkew
-                ) {
-                    self.credentials.refused();
-                }
-                Err(error)
+                Err(self.failed_at(host.as_deref(), call, &error))
             }
         }
     }
