@@ -24,7 +24,7 @@ mod exchange;
 mod http;
 mod identity;
 pub(crate) mod login;
-mod partition;
+pub(crate) mod partition;
 mod private_file;
 mod profiles;
 mod provider;

@@ -1,29 +1,46 @@
 //! The partitions of AWS as seen in host names. Which services exist where is not known here.
 
-/// A partition: how its regions begin, the suffix of its hosts, and that of its dual-stack hosts.
+/// A partition: its name in ARNs, how its regions begin, the suffix of its hosts, and that of its dual-stack hosts.
 struct Partition {
+    id: &'static str,
     regions: &'static str,
     suffix: &'static str,
     dual_stack: &'static str,
 }
 
-const fn partition(regions: &'static str, suffix: &'static str, dual_stack: &'static str) -> Partition {
-    Partition { regions, suffix, dual_stack }
+const fn partition(
+    id: &'static str,
+    regions: &'static str,
+    suffix: &'static str,
+    dual_stack: &'static str,
+) -> Partition {
+    Partition { id, regions, suffix, dual_stack }
 }
 
-/// As in the partition table that the SDK carries (aws-sdk-ssm 1.133: all eight partitions). Whether Session Manager has
-/// dual-stack hosts in the isolated partitions is not known; that these names belong to AWS is.
-const PARTITIONS: [Partition; 8] = [
-    partition("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
-    partition("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
-    partition("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
-    partition("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
-    partition("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
-    partition("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-    partition("eu-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-    // AWS itself and GovCloud: all other regions.
-    partition("", "amazonaws.com", "api.aws"),
+/// As in the partition table that the SDK carries (aws-sdk-ssm 1.133: all eight partitions, one of them with two kinds of
+/// regions). Whether Session Manager has dual-stack hosts in the isolated partitions is not known; that these names
+/// belong to AWS is.
+const PARTITIONS: [Partition; 9] = [
+    partition("aws-cn", "cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+    partition("aws-us-gov", "us-gov-", "amazonaws.com", "api.aws"),
+    partition("aws-eusc", "eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
+    partition("aws-iso", "us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
+    partition("aws-iso-b", "us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
+    partition("aws-iso-e", "eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+    partition("aws-iso-f", "us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+    partition("aws-iso-f", "eu-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+    // All other regions.
+    partition("aws", "", "amazonaws.com", "api.aws"),
 ];
+
+fn of(region: &str) -> Option<&'static Partition> {
+    PARTITIONS.iter().find(|partition| region.starts_with(partition.regions))
+}
+
+/// The partition of a region as ARNs name it: `aws`, `aws-cn`.
+pub(crate) fn id(region: &str) -> &'static str {
+    of(region).map_or("aws", |partition| partition.id)
+}
 
 fn suffixes() -> impl Iterator<Item = &'static str> {
     PARTITIONS.iter().flat_map(|partition| [partition.suffix, partition.dual_stack])
@@ -31,8 +48,7 @@ fn suffixes() -> impl Iterator<Item = &'static str> {
 
 /// The suffix of the hosts of a region.
 pub(super) fn suffix(region: &str, dual_stack: bool) -> &'static str {
-    let partition = PARTITIONS.iter().find(|partition| region.starts_with(partition.regions));
-    match partition {
+    match of(region) {
         Some(partition) if dual_stack => partition.dual_stack,
         Some(partition) => partition.suffix,
         None => "amazonaws.com",
@@ -92,6 +108,24 @@ mod tests {
             ["", "eu", "eu-1", "eu-west", "eu-west-", "eu--1", "eu-west-1a", "eu-west-100", "EU-west-1", "e.w-1"]
         {
             assert!(!is_region(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_region_has_the_partition_of_its_arns() {
+        for (region, expected, suffix_of_hosts) in [
+            ("eu-west-1", "aws", "amazonaws.com"),
+            ("*", "aws", "amazonaws.com"),
+            ("cn-north-1", "aws-cn", "amazonaws.com.cn"),
+            ("us-gov-east-1", "aws-us-gov", "amazonaws.com"),
+            ("eusc-de-east-1", "aws-eusc", "amazonaws.eu"),
+            ("us-iso-east-1", "aws-iso", "c2s.ic.gov"),
+            ("us-isob-west-1", "aws-iso-b", "sc2s.sgov.gov"),
+            ("eu-isoe-west-1", "aws-iso-e", "cloud.adc-e.uk"),
+            ("us-isof-south-1", "aws-iso-f", "csp.hci.ic.gov"),
+            ("eu-isof-west-1", "aws-iso-f", "csp.hci.ic.gov"),
+        ] {
+            assert_eq!((id(region), suffix(region, false)), (expected, suffix_of_hosts), "{region}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the words in braces of the error table stand for, in this run.
 
 use crate::{
-    aws::{Denial, DeniedBy},
+    aws::{Denial, DeniedBy, partition},
     cli::plan::{Access, PlannedForward},
 };
 
@@ -100,23 +100,14 @@ fn a_policy(by: &DeniedBy) -> String {
     format!("{article} {policy}")
 }
 
-/// The partition of a region, as ARNs name it.
-fn partition(region: &str) -> &'static str {
-    match region {
-        _ if region.starts_with("cn-") => "aws-cn",
-        _ if region.starts_with("us-gov-") => "aws-us-gov",
-        _ => "aws",
-    }
-}
-
 fn session_arn(region: Option<&str>, name: &str) -> String {
     let region = region.unwrap_or("*");
-    format!("arn:{}:ssm:{region}:*:session/{name}", partition(region))
+    format!("arn:{}:ssm:{region}:*:session/{name}", partition::id(region))
 }
 
 /// The target as policies name it.
 fn target_arn(target: &str, region: &str) -> String {
-    let partition = partition(region);
+    let partition = partition::id(region);
     match target.strip_prefix("ecs:") {
         Some(container) => {
             // From the end: clusters may have an underscore in their name, tasks and runtime ids have none.
@@ -131,7 +122,7 @@ fn target_arn(target: &str, region: &str) -> String {
 
 /// The document as policies name it: those of AWS have an empty account.
 fn document_arn(document: Option<&str>, region: &str) -> String {
-    let partition = partition(region);
+    let partition = partition::id(region);
     match document {
         Some(document) if document.starts_with("arn:") => document.to_owned(),
         Some(document) if document.starts_with("AWS-") => format!("arn:{partition}:ssm:*::document/{document}"),
@@ -165,6 +156,8 @@ mod tests {
         assert_eq!(target_arn("ecs:my_cluster_0a1b_0a1b-42", "r"), "arn:aws:ecs:r:*:task/my_cluster/0a1b");
         assert_eq!(document_arn(Some("Mine"), "r"), "arn:aws:ssm:r:*:document/Mine");
         assert_eq!(target_arn("i-0a", "cn-north-1"), "arn:aws-cn:ec2:cn-north-1:*:instance/i-0a");
+        assert_eq!(target_arn("mi-0a", "us-isob-east-1"), "arn:aws-iso-b:ssm:us-isob-east-1:*:managed-instance/mi-0a");
+        assert_eq!(session_arn(Some("eusc-de-east-1"), "*"), "arn:aws-eusc:ssm:eusc-de-east-1:*:session/*");
         assert_eq!(document_arn(Some("AWS-X"), "us-gov-east-1"), "arn:aws-us-gov:ssm:*::document/AWS-X");
         assert_eq!(document_arn(Some("arn:aws:ssm:r:1:document/Mine"), "r"), "arn:aws:ssm:r:1:document/Mine");
     }
