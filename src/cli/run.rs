@@ -207,18 +207,29 @@ pub(super) async fn control_plane(access: &Access) -> Result<Aws, ControlError> 
 }
 
 /// The same, and the choice of credentials completed with what the AWS configuration says: hints need it.
-pub(super) async fn load(access: &mut Access, limit: Duration) -> Result<Aws, Report> {
+pub(super) async fn configured(access: &mut Access) -> Result<Aws, ControlError> {
     access.look_at_environment();
-    let Ok(control) = time::timeout(limit, control_plane(access)).await else {
-        return Err(Report::new(Exit::Failure, "the AWS configuration could not be read in time"));
-    };
-    let control = control.map_err(|error| Report::configuration(&error, access))?;
+    let control = control_plane(access).await?;
     access.region = Some(control.region().to_owned());
     access.profile = control.profile().map(str::to_owned);
     access.uses_mfa = control.uses_mfa();
+    Ok(control)
+}
+
+/// The same within a time, and whoever has to give a code has been asked for it.
+pub(super) async fn load(access: &mut Access, limit: Duration) -> Result<Aws, Report> {
+    let control = match time::timeout(limit, configured(access)).await {
+        Ok(Ok(control)) => control,
+        Ok(Err(error)) => return Err(Report::configuration(&error, access)),
+        Err(_) => return Err(late_configuration()),
+    };
     // Before the time to connect begins to run.
     control.ask_for_code().await;
     Ok(control)
+}
+
+pub(super) fn late_configuration() -> Report {
+    Report::new(Exit::Failure, "the AWS configuration could not be read in time")
 }
 
 /// Runs the plan, with the AWS API if that has been loaded already.

@@ -82,10 +82,15 @@ impl Account {
         })
     }
 
-    /// The program of this person.
+    /// A forward of this person.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.world.command(&["0:127.0.0.1:9", "-t", World::TARGET]);
-        command.args(arguments).env("HOME", self.home()).env("AWS_CONFIG_FILE", self.home().join(".aws/config"));
+        self.command_of(&[&["0:127.0.0.1:9", "-t", World::TARGET], arguments].concat())
+    }
+
+    /// The program of this person.
+    pub(crate) fn command_of(&self, arguments: &[&str]) -> Command {
+        let mut command = self.world.command(arguments);
+        command.env("HOME", self.home()).env("AWS_CONFIG_FILE", self.home().join(".aws/config"));
         for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
             command.env_remove(name);
         }

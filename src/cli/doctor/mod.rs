@@ -29,7 +29,7 @@ use super::{
     plan::{Access, Plan, PlannedForward},
     report::{Report, Symptom},
     reporter::Reporter,
-    run::control_plane,
+    run::{configured, late_configuration},
 };
 use crate::{
     aws::Aws,
@@ -90,7 +90,6 @@ impl Patient {
         as_forward.forward.forwards = vec![args.forward.clone()];
         as_forward.session.clone_from(&args.session);
         let mut plan = Plan::new(&as_forward)?;
-        plan.access.look_at_environment();
         let forward = plan.forwards.pop().ok_or_else(|| Report::new(Exit::Usage, "no forward"))?;
         Ok(Self { plan, forward })
     }
@@ -122,23 +121,23 @@ pub(super) async fn run(
     let mut patient = Patient::new(args, all)?;
     let mut checks = Checklist::new(reporter.clone());
     let begun = Instant::now();
-    let aws = match timeout(patient.plan.connect_timeout, control_plane(patient.access())).await {
+    let aws = match timeout(patient.plan.connect_timeout, configured(&mut patient.plan.access)).await {
         Ok(Ok(aws)) => Arc::new(aws),
         Ok(Err(error)) => {
             let report = Report::configuration(&error, patient.access());
             let check = if error.kind == ControlErrorKind::NoRegion { Check::Region } else { Check::Credentials };
             return Err(checks.failed(check, begun, report));
         }
-        Err(_) => {
-            let report = Report::new(Exit::Failure, "the AWS configuration could not be read in time");
-            return Err(checks.failed(Check::Credentials, begun, report));
-        }
+        Err(_) => return Err(checks.failed(Check::Credentials, begun, late_configuration())),
     };
-    patient.plan.access.region = Some(aws.region().to_owned());
-    patient.plan.access.profile = aws.profile().map(str::to_owned);
     reporter.uses(patient.access());
+    let examined = async {
+        // As a forward does: the time that somebody takes to type is none of the first check.
+        aws.ask_for_code().await;
+        examine(&patient, &aws, &mut checks).await
+    };
     tokio::select! {
-        examined = examine(&patient, &aws, &mut checks) => examined?,
+        examined = examined => examined?,
         () = stop.cancelled() => return Ok(()),
     }
     session::check(&patient, &aws, &mut checks, stop).await

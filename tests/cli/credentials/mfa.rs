@@ -138,9 +138,13 @@ struct Terminal {
 
 impl Terminal {
     fn run(account: &Account, arguments: &str) -> Self {
+        Self::start(account, &format!("0:127.0.0.1:9 -t i-0123456789abcdef0 {arguments}"))
+    }
+
+    fn start(account: &Account, line: &str) -> Self {
         let program = account.command(&[]);
         let mut command = tokio::process::Command::new("script");
-        let line = format!("{} 0:127.0.0.1:9 -t i-0123456789abcdef0 {arguments}", env!("CARGO_BIN_EXE_ssmfwd"));
+        let line = format!("{} {line}", env!("CARGO_BIN_EXE_ssmfwd"));
         command.args(["-qefc", &line, "/dev/null"]).env_clear();
         for (name, value) in program.as_std().get_envs() {
             if let Some(value) = value {
@@ -199,6 +203,61 @@ async fn a_person_is_asked_and_may_be_wrong() {
     terminal.types("\u{3}").await;
     terminal.ends(130).await;
     assert_eq!(account.world.settled().await.calls_of("AssumeRole"), 2);
+}
+
+/// Port 9 of this machine, which refuses: status 8, after all checks of AWS.
+const DOCTOR: &str = "doctor 0:127.0.0.1:9 -t i-0123456789abcdef0 --profile dev --output json";
+
+#[tokio::test]
+async fn the_doctor_takes_a_code_as_a_forward_does() {
+    let account = with_mfa(&["123456", "234567"]);
+    for (variable, option) in [("123456", None), ("", Some("234567"))] {
+        let mut command = account.command_of(&DOCTOR.split(' ').collect::<Vec<_>>());
+        command.args(option.map(|code| format!("--mfa-code={code}")));
+        command.env("SSMFWD_MFA_CODE", variable);
+        let ended = Program::start(command).exit().await.expect_status(8);
+        let checks = ended.events_named("check");
+        let check =
+            |name: &str| checks.iter().find(|check| check["name"] == name).expect("a check")["detail"].to_string();
+        assert!(check("credentials").contains("of profile dev, valid for"), "{}", check("credentials"));
+        assert!(check("identity").contains("role/Dev"), "{}", check("identity"));
+        for file in kept(&account) {
+            std::fs::remove_file(file).expect("a file");
+        }
+    }
+    assert_eq!(account.world.settled().await.calls_of("AssumeRole"), 2);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_time_that_somebody_types_is_not_that_of_the_doctors_first_check() {
+    let account = with_mfa(&["123456"]);
+    let mut terminal = Terminal::start(&account, DOCTOR);
+    terminal.shows(QUESTION).await;
+    // Somebody who takes as long as a whole run does.
+    let begun = tokio::time::Instant::now();
+    account.who(account.command(&["--profile", "base"])).await;
+    let typing = begun.elapsed();
+    terminal.types("123456\n").await;
+    terminal.shows("\"name\":\"credentials\"").await;
+    let check = terminal.shows("}").await;
+    let elapsed = check.split_once("\"elapsed_ms\":").expect("a time").1;
+    let elapsed: u128 = elapsed.split(|end: char| !end.is_ascii_digit()).next().expect("digits").parse().expect("ms");
+    assert!(elapsed < typing.as_millis(), "{elapsed} ms of {typing:?}");
+    terminal.shows("\"name\":\"timeouts\"").await;
+    terminal.ends(8).await;
+    account.world.settled().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn whoever_the_doctor_asks_can_leave() {
+    let account = with_mfa(&[]);
+    let mut terminal = Terminal::start(&account, DOCTOR);
+    terminal.shows(QUESTION).await;
+    terminal.types("\u{3}").await;
+    terminal.ends(130).await;
+    assert!(account.world.settled().await.calls.is_empty());
 }
 
 #[cfg(target_os = "linux")]
