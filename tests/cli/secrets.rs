@@ -1,5 +1,6 @@
 //! Nothing secret is ever printed, however much is asked for.
 
+mod commands;
 mod credentials;
 
 use ssmfwd::emulator::Action;
@@ -33,6 +34,7 @@ async fn tells_nothing(variables: &[(&str, &str)], options: &[&str]) {
     client.echo(PAYLOAD.as_bytes()).await;
     world.emulator.act(Action::ChannelClosed { output: "enough".into() });
     program.event("dormant").await;
+    let arguments = program.command_line().unwrap_or_default();
     program.signal(rustix::process::Signal::TERM);
     let ended = program.exit().await.expect_status(143);
     assert!(ended.stderr.lines().count() > 5, "nothing was logged:\n{}", ended.stderr);
@@ -53,13 +55,15 @@ async fn tells_nothing(variables: &[(&str, &str)], options: &[&str]) {
         let cell = url.split_once("cell-number=").expect("a cell").1.to_owned();
         secrets.extend([("a token", token), ("a StreamUrl's query", cell)]);
     }
-    for (name, value) in world.emulator.env() {
-        if ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"].contains(&name.as_str()) {
-            secrets.push(("a key", value));
-        }
-    }
-    has_none(&format!("{}\n{}", ended.stdout, ended.stderr), &secrets);
+    secrets.extend(keys(&world));
+    has_none(&format!("{arguments}\n{}\n{}", ended.stdout, ended.stderr), &secrets);
     world.settled().await;
+}
+
+/// The values of the account's keys.
+fn keys(world: &World) -> Vec<(&'static str, String)> {
+    let secret = |(name, _): &(String, String)| ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"].contains(&name.as_str());
+    world.emulator.env().into_iter().filter(secret).map(|(_, value)| ("a key", value)).collect()
 }
 
 /// Looks for secrets in a text.

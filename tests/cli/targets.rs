@@ -15,7 +15,7 @@ fn lost(id: &str) -> Node {
 }
 
 /// Several of each kind.
-fn fleet(config: &mut EmulatorConfig) {
+pub(crate) fn fleet(config: &mut EmulatorConfig) {
     config.nodes = vec![
         Node { agent_version: "3.9.0.0".into(), ..Node::new(World::TARGET).named("bastion").tagged("Role", "jump") },
         Node { agent_version: "3.10.0.0".into(), ..Node::new(OTHER).named("bastion") },

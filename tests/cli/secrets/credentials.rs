@@ -16,12 +16,12 @@ const WRONG_CODE: &str = "192837";
 const TOKEN: &str = "header.WEB-IDENTITY-MARKER.signature";
 
 /// How much is asked for.
-const LEVELS: [(&str, &[&str]); 3] = [
+pub(super) const LEVELS: [(&str, &[&str]); 3] = [
     ("trace", &["--output", "json"]),
     ("", &["-vv"]),
     (
         "ssmfwd=trace,aws_config=trace,aws_sdk_sts=trace,aws_smithy_runtime=trace,aws_smithy_runtime_api=trace,\
-         aws_sigv4=trace,aws_credential_types=trace,aws_runtime=trace,hyper=trace,hyper_util=trace",
+         aws_sigv4=trace,aws_sdk_ssm=trace,aws_credential_types=trace,aws_runtime=trace,hyper=trace,hyper_util=trace",
         &["--output", "json", "--log-format", "json"],
     ),
 ];
