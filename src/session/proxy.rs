@@ -15,7 +15,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 ///
 /// `HTTPS_PROXY` is for `https` and `wss`, `HTTP_PROXY` for `http` and `ws`, `ALL_PROXY` for both where these say
 /// nothing, and `NO_PROXY` lists what is reached without: names with all that is below them, addresses, networks as
-/// `10.0.0.0/8`, or `*`. Upper case wins over lower case. Where `REQUEST_METHOD` is set there are none: in a CGI program
+/// `10.0.0.0/8`, or `*`. Upper case wins over lower case. Where this machine is given its credentials, none is used. Where `REQUEST_METHOD` is set there are none: in a CGI program
 /// `HTTP_PROXY` is what a client has sent.
 pub struct Proxies {
     matcher: Matcher,
@@ -23,7 +23,13 @@ pub struct Proxies {
     needs: Matcher,
     http: Option<Setting>,
     https: Option<Setting>,
+    /// Hosts and ports at which this machine is given its credentials.
+    of_this_machine: Vec<(String, u16)>,
 }
+
+/// Where the environment may say that this machine is given its credentials: by the agent of a container, and by the
+/// metadata of an instance. What is said there is secret and not encrypted, and may be on loopback.
+const CREDENTIALS: [&str; 2] = ["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_EC2_METADATA_SERVICE_ENDPOINT"];
 
 /// The variable that decides, and what is wrong with its value.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +91,7 @@ impl Proxies {
             https: setting(&https),
             matcher: Matcher::builder().http(http.1).https(https.1).no(&no).build(),
             needs: Matcher::builder().all("http://proxy").no(no).build(),
+            of_this_machine: CREDENTIALS.into_iter().filter_map(|name| place(&variable(name)?)).collect(),
         }
     }
 
@@ -94,7 +101,8 @@ impl Proxies {
     /// When the environment names one that cannot be used. To go without would be what somebody forbade.
     pub fn of(&self, tls: bool, host: &str, port: u16) -> Result<Option<Proxy>, UnusableProxy> {
         let Some(setting) = (if tls { self.https } else { self.http }) else { return Ok(None) };
-        if is_of_this_machine(host) {
+        let same = |(known, its_port): &(String, u16)| *its_port == port && known.eq_ignore_ascii_case(host);
+        if is_of_this_machine(host) || self.of_this_machine.iter().any(same) {
             return Ok(None);
         }
         let scheme = if tls { "https" } else { "http" };
@@ -125,6 +133,13 @@ fn is_of_this_machine(host: &str) -> bool {
         Some(address) => address.parse().is_ok_and(|address| OVER_IPV6.contains(&address)),
         None => host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_link_local()),
     }
+}
+
+/// The host and the port of a URL.
+fn place(url: &str) -> Option<(String, u16)> {
+    let uri = url.parse::<Uri>().ok()?;
+    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    Some((uri.host()?.to_owned(), uri.port_u16().unwrap_or(usual)))
 }
 
 /// Why a value does not name a proxy that can be used.
@@ -283,6 +298,31 @@ mod tests {
         ] {
             assert_eq!(!of(&variables, false, host).is_empty(), proxied, "{host}");
         }
+    }
+
+    #[test]
+    fn where_credentials_are_given_no_proxy_is_used() {
+        for (url, host, port, proxied) in [
+            ("http://127.0.0.1:1338/role", "127.0.0.1", 1338, false),
+            ("http://127.0.0.1:1338/role", "127.0.0.1", 1339, true),
+            ("http://127.0.0.1:1338/role", "127.0.0.2", 1338, true),
+            ("http://localhost", "LocalHost", 80, false),
+            ("https://localhost?x", "localhost", 443, false),
+            ("http://[::1]:80/", "[::1]", 80, false),
+            ("", "127.0.0.1", 80, true),
+            ("/role", "127.0.0.1", 80, true),
+        ] {
+            for name in CREDENTIALS {
+                let proxies = proxies(&[("ALL_PROXY", "http://p:1"), (name, url)]);
+                for tls in [false, true] {
+                    let proxy = proxies.of(tls, host, port).expect("usable");
+                    assert_eq!(proxy.is_some(), proxied, "{name}={url}: {host}:{port}");
+                }
+            }
+        }
+        // Nor is one complained about.
+        let variables = [("ALL_PROXY", "socks5://p:1"), (CREDENTIALS[0], "http://localhost:80/")];
+        assert_eq!(of(&variables, false, "localhost"), "");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use ssmfwd::emulator::{EmulatorConfig, Role};
 
 use super::{Account, OTHER_ROLE, ROLE, machine::Machine};
+use crate::harness::{Answer, Proxy};
 
 const USER: &str = EmulatorConfig::DEFAULT_IDENTITY;
 
@@ -154,6 +155,49 @@ async fn the_agent_of_a_container() {
     ));
     assert_eq!(in_role(&account.who(with_agent(&["--profile", "dev"])).await), "Dev");
     assert_eq!(container.asked().len(), 2);
+    account.world.settled().await;
+}
+
+/// What it is told and what it gives is secret and not encrypted.
+#[tokio::test]
+async fn what_gives_this_machine_credentials_is_not_asked_through_a_proxy() {
+    let account = Account::new(Role::default(), &[]);
+    account.configure("");
+    let keys = account.keys_as_json().to_string();
+    let container = Machine::answering(move |_, headers| {
+        match headers.iter().any(|header| header == "authorization: the-container") {
+            true => (200, keys.clone()),
+            false => (403, String::new()),
+        }
+    })
+    .await;
+    let instance = Machine::instance(account.keys_as_json().to_string()).await;
+    for host in ["127.0.0.1", "localhost"] {
+        for name in ["HTTP_PROXY", "ALL_PROXY"] {
+            let proxy = Proxy::start(Answer::Serve).await;
+            let through = || {
+                let mut command = account.command(&[]);
+                command.env_remove("NO_PROXY").env_remove("no_proxy").env(name, proxy.url());
+                command
+            };
+            let at = |url: &str| url.replace("127.0.0.1", host);
+            let mut in_it = through();
+            in_it.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/role", at(&container.url)));
+            in_it.env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "the-container");
+            assert_eq!(account.who(in_it).await, USER);
+            let mut on_it = through();
+            on_it.env_remove("AWS_EC2_METADATA_DISABLED");
+            on_it.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", at(&instance.url));
+            assert_eq!(account.who(on_it).await, USER);
+            // The API is.
+            let heads = proxy.heads();
+            assert!(heads.iter().any(|head| head.starts_with("CONNECT ") || head.starts_with("POST ")), "{heads:#?}");
+            let given =
+                |head: &String| head.contains("the-container") || head.contains("/latest/") || head.contains("/role");
+            assert!(!heads.iter().any(given), "{heads:#?}");
+        }
+    }
+    assert_eq!(container.asked().len(), 4);
     account.world.settled().await;
 }
 
