@@ -273,7 +273,7 @@ async fn no_connection_is_kept() {
         open
     });
     let mut config = Canned::default().config().into_builder();
-    // The HTTP client of the SDK.
+    // Our own HTTP client, not a canned one.
     config.set_http_client(None).set_endpoint_url(Some(endpoint));
     let aws = Aws::from_sdk_config(&config.build(), AwsOptions::default()).expect("a configuration");
     for _ in 0..2 {

@@ -21,6 +21,7 @@ pub(in crate::cli) struct AccessArgs {
     // As a text: a value that clap refuses, it prints.
     #[arg(long, global = true, value_name = "CODE", env = "SSMFWD_MFA_CODE", hide_env_values = true)]
     pub(in crate::cli) mfa_code: Option<String>,
+
     /// Where data channels are, if not where the service says: a VPC endpoint for ssmmessages without private DNS
     #[arg(long, global = true, value_name = "URL", env = "SSMFWD_SSMMESSAGES_ENDPOINT", hide_env_values = true)]
     pub(in crate::cli) ssmmessages_endpoint: Option<String>,
