@@ -22,7 +22,7 @@ use aws_smithy_runtime_api::{
     },
 };
 use aws_smithy_types::{body::SdkBody, retry::ErrorKind};
-use http::{HeaderValue, Request, StatusCode, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header, uri::PathAndQuery};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -32,6 +32,10 @@ use crate::session::{DialError, Outbound, Proxy, Watch};
 
 /// Bytes of an answer's head.
 const HEAD_LIMIT: usize = 64 << 10;
+
+/// How long connecting may take at least where a proxy is used: it looks up and connects too, and TLS comes on top. Three
+/// tries of it fit into a call, which can then say that it was the proxy.
+const THROUGH_A_PROXY: Duration = Duration::from_secs(8);
 
 /// A client whose connections go this way.
 pub(super) fn client(outbound: Arc<Outbound>) -> SharedHttpClient {
@@ -118,19 +122,28 @@ impl Connector {
         // Only what is not encrypted is told to a proxy; the rest goes through a tunnel.
         let told = proxy.as_ref().filter(|_| !place.tls);
         address(&mut request, told);
+        let authority = format!("{}:{}", place.host, place.port);
         let connecting = async {
             match told {
-                Some(proxy) => self.outbound.connect_to_proxy(proxy).await,
-                None => self.outbound.connect(place.tls, &place.host, place.port, Watch::default()).await,
+                Some(proxy) => {
+                    let (reached, admission) = self.outbound.connect_to_proxy(proxy, &authority).await?;
+                    Ok((reached, Some((proxy, admission))))
+                }
+                None => {
+                    let reached = self.outbound.connect(place.tls, &place.host, place.port, Watch::default()).await?;
+                    Ok((reached, None))
+                }
             }
         };
-        let connected = match self.connect_timeout {
+        let limit = self.connect_timeout.map(|limit| if proxy.is_some() { limit.max(THROUGH_A_PROXY) } else { limit });
+        let connected = match limit {
             Some(limit) => {
                 timeout(limit, connecting).await.map_err(|_| no_connection(&place, proxy.as_ref(), limit))?
             }
             None => connecting.await,
         };
-        let io = TokioIo::new(connected.map_err(dial_error)?.io);
+        let (reached, asked) = connected.map_err(dial_error)?;
+        let io = TokioIo::new(reached.io);
         let (mut sender, connection) =
             http1::Builder::new().max_buf_size(HEAD_LIMIT).handshake(io).await.map_err(http_error)?;
         // Given up with this call; from the answer on it ends when that has been read, or nobody wants it any more.
@@ -146,13 +159,18 @@ impl Connector {
             None => sender.send_request(request).await,
         };
         let answer = answered.map_err(http_error)?;
-        if let Some(proxy) = told.filter(|_| answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
-            return Err(dial_error(DialError::ProxyRefused {
-                proxy: proxy.to_string(),
-                host: format!("{}:{}", place.host, place.port),
-                status: answer.status().as_u16(),
-                meaning: proxy.wants_authentication().to_owned(),
-            }));
+        if let Some((proxy, admission)) = asked {
+            let status = answer.status();
+            if wants_authentication(status, answer.headers()) {
+                let meaning = proxy.wants_authentication();
+                admission.refused(status.as_u16(), meaning);
+                let (proxy, meaning) = (proxy.to_string(), meaning.to_owned());
+                let refused = DialError::ProxyRefused { proxy, host: authority, status: status.as_u16(), meaning };
+                return Err(dial_error(refused));
+            }
+            if status.is_success() {
+                admission.accepted();
+            }
         }
         drop(driver.detach());
         let answer = answer.map(SdkBody::from_body_1_x);
@@ -174,6 +192,13 @@ fn address(request: &mut Request<SdkBody>, proxy: Option<&Proxy>) {
             *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
         }
     }
+}
+
+/// Whether an answer is a proxy's, about user and password. For a wrong password tinyproxy has 401, which is elsewhere the
+/// far end's.
+fn wants_authentication(status: StatusCode, headers: &HeaderMap) -> bool {
+    let is_tinyproxy = || headers.get(header::SERVER).is_some_and(|server| server.as_bytes().starts_with(b"tinyproxy"));
+    status == StatusCode::PROXY_AUTHENTICATION_REQUIRED || (status == StatusCode::UNAUTHORIZED && is_tinyproxy())
 }
 
 /// A connection is for one call: nothing has to be done so that no other call gets it.
@@ -243,6 +268,23 @@ mod tests {
         }
         for url in ["/path", "ftp://h/", "h:443"] {
             assert!(Place::of(&url.parse().expect("a URI")).is_none(), "{url}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_surely_the_proxys_is_about_its_password() {
+        for (status, server, proxys) in [
+            (407, "", true),
+            (401, "tinyproxy/1.11.1", true),
+            (401, "Server", false),
+            (401, "", false),
+            (403, "tinyproxy/1.11.1", false),
+            (200, "tinyproxy/1.11.1", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::SERVER, HeaderValue::from_static(server));
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(wants_authentication(status, &headers), proxys, "{status} {server}");
         }
     }
 

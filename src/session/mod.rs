@@ -3,6 +3,7 @@
 //!
 //! What is not here: protocol rules (`crate::proto`), the AWS SDK (`crate::aws`), listeners (`crate::forward`).
 
+mod admission;
 mod ahead;
 mod clock;
 mod coalescing;

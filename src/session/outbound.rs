@@ -22,6 +22,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerNam
 
 use super::{
     DialError, DialStep, Proxies, Proxy, Trust, TrustError,
+    admission::{Admission, Admissions, Refusal},
     dialer::Watch,
     proxy_tunnel::{self, NoTunnel},
     race::{in_turn, race},
@@ -45,13 +46,19 @@ const TUNNEL: Duration = Duration::from_secs(10);
 /// How long TLS with the far end may take inside a tunnel.
 const INSIDE: Duration = Duration::from_secs(8);
 
-/// Makes connections, straight or through a proxy. What is trusted is read once; which addresses failed is remembered.
+/// From when on a tunnel that its caller gives up speaks against the address of the proxy: before, it may be that nobody
+/// needs it any more.
+const GIVEN_UP: Duration = Duration::from_secs(2);
+
+/// Makes connections, straight or through a proxy. What is trusted is read once; which addresses failed is remembered,
+/// and whether proxies accept what they are told.
 pub struct Outbound {
     proxies: Proxies,
     trust: Trust,
     tls: OnceCell<TlsConnector>,
     /// By host and port: how many of the addresses others go before next time, because they failed.
     passed_over: Mutex<HashMap<String, usize>>,
+    admissions: Admissions,
 }
 
 /// A connection.
@@ -87,7 +94,7 @@ impl Outbound {
     /// A way out. Nothing is read before it is needed, or [`ready`](Self::ready) is called.
     #[must_use]
     pub fn new(proxies: Proxies, trust: Trust) -> Self {
-        Self { proxies, trust, tls: OnceCell::new(), passed_over: Mutex::default() }
+        Self { proxies, trust, tls: OnceCell::new(), passed_over: Mutex::default(), admissions: Admissions::default() }
     }
 
     /// What the environment says: `HTTPS_PROXY` and so on, `AWS_CA_BUNDLE`.
@@ -151,10 +158,14 @@ impl Outbound {
         }
     }
 
-    /// A connection to a proxy itself, for whoever speaks with it.
-    pub(crate) async fn connect_to_proxy(&self, proxy: &Proxy) -> Result<Reached, DialError> {
-        let (link, path) = self.link(proxy, Watch::default()).await?;
-        Ok(Reached { io: link.into(), path })
+    /// A connection to a proxy itself, for whoever asks it for something at this host and port, and says what it answered.
+    pub(crate) async fn connect_to_proxy(
+        &self,
+        proxy: &Proxy,
+        authority: &str,
+    ) -> Result<(Reached, Admission), DialError> {
+        let (link, path, admission) = self.admitted(proxy, authority, Watch::default()).await?;
+        Ok((Reached { io: link.into(), path }, admission))
     }
 
     async fn straight(
@@ -179,11 +190,12 @@ impl Outbound {
         watch: Watch<'_>,
     ) -> Result<Reached, DialError> {
         tracing::debug!(host = authority, %proxy, "through a proxy");
-        let (link, path) = self.link(proxy, watch).await?;
+        let (link, path, admission) = self.admitted(proxy, authority, watch).await?;
+        let given_up = GivenUp { outbound: self, path: &path, begun: Instant::now(), ended: false };
         let tls = if tls { Some(self.with_name(host, authority, End::Far).await?) } else { None };
         let opened = match link {
             Link::Plain(socket) => {
-                let socket = tunnel(socket, authority, proxy, watch).await;
+                let socket = tunnel(socket, authority, proxy, admission, watch).await;
                 match (socket, &tls) {
                     (Ok(socket), Some(tls)) => inside(tls, socket, authority, proxy, watch).await.map(Transport::tls),
                     (Ok(socket), None) => Ok(Transport::plain(socket)),
@@ -191,7 +203,7 @@ impl Outbound {
                 }
             }
             Link::Tls(outer) => {
-                let outer = tunnel(*outer, authority, proxy, watch).await;
+                let outer = tunnel(*outer, authority, proxy, admission, watch).await;
                 match (outer, &tls) {
                     (Ok(outer), Some(tls)) => {
                         inside(tls, outer, authority, proxy, watch).await.map(Transport::tls_in_tls)
@@ -201,11 +213,29 @@ impl Outbound {
                 }
             }
         };
+        given_up.ended();
         // A refusal is an answer: another address of the same proxy would give the same.
         if opened.as_ref().is_err_and(|error| !matches!(error, DialError::ProxyRefused { .. })) {
             self.failed(&path);
         }
         opened.map(|io| Reached { io, path })
+    }
+
+    /// The same with the leave to ask it. Where it will be refused, nothing is done.
+    async fn admitted(
+        &self,
+        proxy: &Proxy,
+        authority: &str,
+        watch: Watch<'_>,
+    ) -> Result<(Link, Path, Admission), DialError> {
+        let refused = |refusal: Refusal| {
+            tracing::debug!(%proxy, "not asked again: it has refused user and password");
+            proxy_refused(proxy, authority, refusal)
+        };
+        self.admissions.check(proxy).map_err(refused)?;
+        let (link, path) = self.link(proxy, watch).await?;
+        let admission = self.admissions.enter(proxy).await.map_err(refused)?;
+        Ok((link, path, admission))
     }
 
     /// TCP to a proxy, and TLS where its URL says so.
@@ -266,6 +296,28 @@ impl Outbound {
     pub(super) fn passed_over(&self, host: &str) -> usize {
         let known = self.passed_over.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&host.to_ascii_lowercase()).copied().unwrap_or_default()
+    }
+}
+
+/// Somebody waits for a proxy: if it is given up late, another address goes first next time.
+struct GivenUp<'a> {
+    outbound: &'a Outbound,
+    path: &'a Path,
+    begun: Instant,
+    ended: bool,
+}
+
+impl GivenUp<'_> {
+    fn ended(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if !self.ended && self.begun.elapsed() >= GIVEN_UP {
+            self.outbound.failed(self.path);
+        }
     }
 }
 
@@ -330,26 +382,40 @@ async fn connect(
 }
 
 /// Has a proxy open a tunnel.
-async fn tunnel<S>(mut io: S, authority: &str, proxy: &Proxy, watch: Watch<'_>) -> Result<S, DialError>
+async fn tunnel<S>(
+    mut io: S,
+    authority: &str,
+    proxy: &Proxy,
+    admission: Admission,
+    watch: Watch<'_>,
+) -> Result<S, DialError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let begun = Instant::now();
     let opened = timeout(TUNNEL, proxy_tunnel::open(&mut io, authority, proxy)).await;
     let opened = opened.unwrap_or_else(|_| Err(NoTunnel::Broken(late("no answer to CONNECT", TUNNEL))));
-    let (proxy, host) = (proxy.to_string(), authority.to_owned());
+    let no_answer = |source| DialError::ProxyAnswer { proxy: proxy.to_string(), host: authority.to_owned(), source };
     match opened {
         Ok(()) => {
-            watch.tell(DialStep::Tunnelled(proxy), begun);
+            admission.accepted();
+            watch.tell(DialStep::Tunnelled(proxy.to_string()), begun);
             Ok(io)
         }
-        Err(NoTunnel::Refused(status, meaning)) => Err(DialError::ProxyRefused { proxy, host, status, meaning }),
-        Err(NoTunnel::NotHttp(what)) => {
-            let source = io::Error::new(io::ErrorKind::InvalidData, what);
-            Err(DialError::ProxyAnswer { proxy, host, source })
+        Err(NoTunnel::Refused(status, meaning)) => {
+            // tinyproxy has 401 for a wrong password.
+            if matches!(status, 401 | 407) {
+                admission.refused(status, &meaning);
+            }
+            Err(proxy_refused(proxy, authority, Refusal { status, meaning }))
         }
-        Err(NoTunnel::Broken(source)) => Err(DialError::ProxyAnswer { proxy, host, source }),
+        Err(NoTunnel::NotHttp(what)) => Err(no_answer(io::Error::new(io::ErrorKind::InvalidData, what))),
+        Err(NoTunnel::Broken(source)) => Err(no_answer(source)),
     }
+}
+
+fn proxy_refused(proxy: &Proxy, authority: &str, Refusal { status, meaning }: Refusal) -> DialError {
+    DialError::ProxyRefused { proxy: proxy.to_string(), host: authority.to_owned(), status, meaning }
 }
 
 /// TLS with the far end, inside a tunnel.

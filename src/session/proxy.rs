@@ -49,7 +49,7 @@ pub struct UnusableProxy {
 }
 
 /// One proxy. Shown without its user and password.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Proxy {
     tls: bool,
     host: String,

@@ -1,4 +1,15 @@
-use std::error::Error;
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use super::*;
 
@@ -32,4 +43,65 @@ fn of_many_failures_the_one_that_got_furthest_is_told() {
         assert_eq!(error.to_string(), text);
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some(cause));
     }
+}
+
+/// A way through a proxy here that answers each request so, or not at all; and how many requests there were so far.
+async fn proxied(answer: Option<&'static [u8]>) -> (Outbound, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://me:pw@{}", listener.local_addr().expect("an address"));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && socket.read_buf(&mut head).await.is_ok_and(|count| count > 0) {}
+            count.fetch_add(1, Ordering::SeqCst);
+            if let Some(answer) = answer {
+                socket.write_all(answer).await.expect("sent");
+            }
+            open.push(socket);
+        }
+    });
+    let proxies = Proxies::from_variables(|name| (name == "HTTP_PROXY").then(|| url.clone()));
+    (Outbound::new(proxies, Trust::Machine), asked)
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_sent_once_however_many_ask() {
+    for answer in [&b"HTTP/1.1 407 x\r\n\r\n"[..], b"HTTP/1.1 401 Unauthorized\r\n\r\n"] {
+        let (outbound, asked) = proxied(Some(answer)).await;
+        let connect = |host: &'static str| outbound.connect(false, host, 80, Watch::default());
+        let (a, b, c) = tokio::join!(connect("a"), connect("b"), connect("c"));
+        for (ended, host) in [(a, "a:80"), (b, "b:80"), (c, "c:80"), (connect("d").await, "d:80")] {
+            let Err(DialError::ProxyRefused { host: told, status: 401 | 407, meaning, .. }) = ended else {
+                panic!("not refused: {host}");
+            };
+            assert_eq!(told, host);
+            assert!(meaning.contains("does not accept the user"), "{meaning}");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+    // Another refusal is not about the password.
+    let (outbound, asked) = proxied(Some(b"HTTP/1.1 403 Forbidden\r\n\r\n")).await;
+    for _ in 0..2 {
+        assert!(outbound.connect(false, "a", 80, Watch::default()).await.is_err());
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn the_address_of_a_proxy_that_was_given_up_late_goes_last() {
+    let outbound = Outbound::new(Proxies::none(), Trust::Machine);
+    let path = Path { address: address(1), of: "http://p:1".into(), others_first: 1 };
+    tokio::time::pause();
+    let begun = Instant::now();
+    let waiting = || GivenUp { outbound: &outbound, path: &path, begun, ended: false };
+    // Nobody needs it any more.
+    drop(waiting());
+    tokio::time::advance(GIVEN_UP).await;
+    waiting().ended();
+    assert_eq!(outbound.passed_over("http://p:1"), 0);
+    drop(waiting());
+    assert_eq!(outbound.passed_over("http://p:1"), 1);
 }
