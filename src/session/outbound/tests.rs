@@ -45,22 +45,26 @@ fn of_many_failures_the_one_that_got_furthest_is_told() {
     }
 }
 
-/// A way through a proxy here that answers each request so, or not at all; and how many requests there were so far.
-async fn proxied(answer: Option<&'static [u8]>) -> (Outbound, Arc<AtomicUsize>) {
+/// A way through a proxy here that answers each request so; and how many requests there were so far. Connections on
+/// which nothing is said are left alone.
+async fn proxied(answer: &'static [u8]) -> (Outbound, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://me:pw@{}", listener.local_addr().expect("an address"));
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     tokio::spawn(async move {
-        let mut open = Vec::new();
         while let Ok((mut socket, _)) = listener.accept().await {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") && socket.read_buf(&mut head).await.is_ok_and(|count| count > 0) {}
-            count.fetch_add(1, Ordering::SeqCst);
-            if let Some(answer) = answer {
-                socket.write_all(answer).await.expect("sent");
-            }
-            open.push(socket);
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    if !socket.read_buf(&mut head).await.is_ok_and(|read| read > 0) {
+                        return;
+                    }
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                socket.write_all(answer).await.ok();
+            });
         }
     });
     let proxies = Proxies::from_variables(|name| (name == "HTTP_PROXY").then(|| url.clone()));
@@ -70,7 +74,7 @@ async fn proxied(answer: Option<&'static [u8]>) -> (Outbound, Arc<AtomicUsize>) 
 #[tokio::test]
 async fn a_wrong_password_is_sent_once_however_many_ask() {
     for answer in [&b"HTTP/1.1 407 x\r\n\r\n"[..], b"HTTP/1.1 401 Unauthorized\r\n\r\n"] {
-        let (outbound, asked) = proxied(Some(answer)).await;
+        let (outbound, asked) = proxied(answer).await;
         let connect = |host: &'static str| outbound.connect(false, host, 80, Watch::default());
         let (a, b, c) = tokio::join!(connect("a"), connect("b"), connect("c"));
         for (ended, host) in [(a, "a:80"), (b, "b:80"), (c, "c:80"), (connect("d").await, "d:80")] {
@@ -83,7 +87,7 @@ async fn a_wrong_password_is_sent_once_however_many_ask() {
         assert_eq!(asked.load(Ordering::SeqCst), 1);
     }
     // Another refusal is not about the password.
-    let (outbound, asked) = proxied(Some(b"HTTP/1.1 403 Forbidden\r\n\r\n")).await;
+    let (outbound, asked) = proxied(b"HTTP/1.1 403 Forbidden\r\n\r\n").await;
     for _ in 0..2 {
         assert!(outbound.connect(false, "a", 80, Watch::default()).await.is_err());
     }
