@@ -39,6 +39,7 @@ use aws_config::{
     identity::IdentityCache,
     profile::{ProfileFileLoadError, ProfileSet},
     retry::RetryConfig,
+    stalled_stream_protection::StalledStreamProtectionConfig,
     timeout::TimeoutConfig,
 };
 use aws_credential_types::provider::{SharedCredentialsProvider, error::CredentialsError};
@@ -210,6 +211,8 @@ impl Aws {
         let mut ssm = Builder::from(config)
             .region(Region::new(region.clone()))
             .timeout_config(timeouts())
+            // It takes a connection that is being made for a stalled one after 5 s, whatever the timeouts say.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             // One cache for calls and signatures: ours.
             .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
             .identity_cache(IdentityCache::no_cache())
@@ -230,6 +233,7 @@ impl Aws {
             .to_builder()
             .region(Region::new(region.clone()))
             .timeout_config(timeouts())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
             .identity_cache(IdentityCache::no_cache())
             .build();
@@ -295,6 +299,7 @@ impl fmt::Debug for Aws {
 /// The SDK's loader, told what it must not take from the environment and who we are (CloudTrail shows it).
 fn loader() -> ConfigLoader {
     let loader = aws_config::defaults(BehaviorVersion::latest())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
     match FrameworkMetadata::new("ssmfwd", Some(env!("CARGO_PKG_VERSION"))) {
         Ok(ssmfwd) => loader.framework_metadata(ssmfwd),

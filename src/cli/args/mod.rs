@@ -42,13 +42,13 @@ loopback addresses are bound. IPv6 addresses are written in brackets. With --doc
 
 TARGET:
   i-…, mi-…                        a managed node by its id: nothing is looked up
-  name:NAME, or NAME alone         by its tag Name, else registered name, else computer name
+  name:NAME, or NAME alone         by its tag Name, else registered or computer name
   tag:KEY=VALUE                    by any tag
   ecs:CLUSTER/SERVICE[/CONTAINER]  the newest running task of a service with exec enabled
   ecs:CLUSTER_TASK_RUNTIME         a container by its id
 
-`ssmfwd ls` lists the managed nodes, `ssmfwd login` logs in to IAM Identity Center, `ssmfwd doctor FORWARD` finds out what \
-is wrong. Without a target, a terminal is asked for one.
+`ssmfwd ls` lists the managed nodes. Without a target, a terminal is asked for one.
+`ssmfwd login` logs in to IAM Identity Center; `ssmfwd doctor FORWARD` explains failures.
 
 Examples:
   A database behind a bastion, on local port 13306:
