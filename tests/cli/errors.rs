@@ -102,6 +102,27 @@ async fn ports_that_need_privileges() {
     world.settled().await;
 }
 
+/// On a machine of our own, with a single port to give away, which the first forward takes on one of the two addresses.
+#[tokio::test]
+async fn no_port_on_both_addresses() {
+    let world = World::ideal();
+    let ours = command(&world, &["[::1]:40000:db:9", "0:db:9"]);
+    let mut command = Command::new("unshare");
+    let script =
+        "ip link set lo up && echo '40000 40000' >/proc/sys/net/ipv4/ip_local_port_range && exec \"$0\" \"$@\"";
+    command.args(["--map-root-user", "--net", "sh", "-c", script]);
+    command.arg(ours.as_std().get_program()).args(ours.as_std().get_args());
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(world.emulator.env());
+    let row = expected(
+        "address_no_pair",
+        3,
+        "found no port that is free on both 127.0.0.1 and ::1",
+        "name one address, as in 127.0.0.1:0:HOST:PORT",
+    );
+    row.check(Program::start(command).exit().await);
+    assert!(world.settled().await.calls.is_empty());
+}
+
 #[tokio::test]
 async fn unix_sockets() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -115,6 +136,8 @@ async fn unix_sockets() {
         (&path("none/socket"), expected("socket_no_folder", 3, "none/socket", "the folder of PATH must exist")),
         ("/sys/socket", expected("socket_denied", 3, "/sys/socket", "that you may write to")),
         (&long, expected("socket_too_long", 3, "xxx", "shorter PATH")),
+        // A file where a folder should be.
+        (&path("file/socket"), expected("address_failed", 3, "Not a directory", "")),
     ] {
         if path.starts_with("/sys/") && !cfg!(target_os = "linux") {
             continue;

@@ -101,14 +101,15 @@ pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Option<Command>,
 
-    #[command(flatten)]
-    pub(super) forward: ForwardArgs,
-
+    // In the order of the help.
     #[command(flatten)]
     pub(super) session: SessionArgs,
 
     #[command(flatten)]
     pub(super) access: AccessArgs,
+
+    #[command(flatten)]
+    pub(super) forward: ForwardArgs,
 
     #[command(flatten)]
     pub(super) say: SayArgs,

@@ -71,7 +71,7 @@ pub(super) const TABLE: [Row; Symptom::COUNT] = [
     plain(
         (Symptom::AddressNoPair, "address_no_pair"),
         Exit::Bind,
-        "no port is free on both loopback addresses",
+        "found no port that is free on both 127.0.0.1 and ::1",
         "ten ports were tried",
         "name one address, as in 127.0.0.1:0:HOST:PORT",
     ),
