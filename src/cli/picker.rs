@@ -35,7 +35,7 @@ pub(super) async fn ask(aws: &Aws, access: &Access, reporter: &Reporter) -> Resu
     }
     ls::in_order(&mut nodes);
     // It is put right when this future ends or is dropped: a signal does not wait for the keyboard.
-    let _terminal = Terminal::saved();
+    let _terminal = Terminal::for_keys();
     let items = items(&nodes);
     let asked = tokio::task::spawn_blocking(move || select(&items)).await;
     let chosen = match asked.map_err(io::Error::other).flatten() {
@@ -80,11 +80,22 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn saved() -> Self {
-        Self {
-            #[cfg(unix)]
-            modes: rustix::termios::tcgetattr(io::stdin()).ok(),
+    /// Keys are for the question from now on. It takes them one at a time only while it waits for one: without this,
+    /// Ctrl-C in between would be a signal to everything on the terminal, the shell around us included.
+    fn for_keys() -> Self {
+        #[cfg(unix)]
+        {
+            use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+            let modes = tcgetattr(io::stdin()).ok();
+            if let Some(mut modes) = modes.clone() {
+                modes.local_modes.remove(LocalModes::ISIG | LocalModes::ICANON | LocalModes::ECHO);
+                tcsetattr(io::stdin(), OptionalActions::Now, &modes).ok();
+            }
+            Self { modes }
         }
+        #[cfg(not(unix))]
+        Self {}
     }
 }
 
