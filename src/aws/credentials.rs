@@ -45,8 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// not looked yet; after that it is more likely a process that hangs since the machine slept.
 pub(super) const GIVE_UP: Duration = Duration::from_secs(5 * 60);
 
-/// How long StartSession waits for credentials: long, because a `credential_process` may ask a person, and the first one
-/// is not tried again.
+/// How long StartSession waits for credentials: long, because a `credential_process` may ask a person, and the first
+/// one is not tried again.
 pub(super) const START_WAIT: Duration = Duration::from_secs(60);
 
 /// How long any other call waits: its caller tries again, and finds the same load still going on.

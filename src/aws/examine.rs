@@ -1,5 +1,5 @@
-//! What can be found out beside a session: whether there are credentials, where the API is, what the clocks say, and after
-//! how long the account ends sessions.
+//! What can be found out beside a session: whether there are credentials, where the API is, what the clocks say, and
+//! after how long the account ends sessions.
 //!
 //! None of it is needed to forward, none of it is asked before something has failed or somebody wants to know, and what
 //! may not be asked is an answer too.
@@ -9,8 +9,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Aws, credentials, errors::Call};
-use crate::session::{ControlError, ControlErrorKind, Proxy};
+use super::{Aws, credentials, errors::Call, exchange::Endpoint};
+use crate::session::{ControlError, ControlErrorKind, Proxies, Proxy};
 
 /// The document in which Session Manager keeps an account's preferences of a region.
 const PREFERENCES: &str = "SSM-SessionManagerRunShell";
@@ -43,12 +43,7 @@ impl Aws {
 
     /// The host of the SSM API, and the proxy on the way to it, as soon as a call goes there.
     pub(crate) async fn api(&self) -> Option<(String, Option<Proxy>)> {
-        let endpoint = self.exchange.calls().await?;
-        let host = endpoint.authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = endpoint.authority.port_u16().unwrap_or(if endpoint.tls { 443 } else { 80 });
-        // What is wrong with the setting of a proxy is said by the call that needs it.
-        let proxy = self.outbound().proxies().of(endpoint.tls, &host, port).ok().flatten();
-        Some((host, proxy))
+        Some(way(&self.exchange.calls().await?, self.outbound().proxies()))
     }
 
     /// What the clocks say, once the service has said what time it is.
@@ -68,6 +63,15 @@ impl Aws {
         Preferences::parse(&content)
             .ok_or_else(|| call.error(ControlErrorKind::BadAnswer, "the document has no preferences"))
     }
+}
+
+/// The host, without the brackets of IPv6, and the proxy for it.
+fn way(endpoint: &Endpoint, proxies: &Proxies) -> (String, Option<Proxy>) {
+    let host = endpoint.authority.host();
+    let port = endpoint.authority.port_u16().unwrap_or(if endpoint.tls { 443 } else { 80 });
+    // What is wrong with the setting of a proxy is said by the call that needs it.
+    let proxy = proxies.of(endpoint.tls, host, port).ok().flatten();
+    (host.trim_start_matches('[').trim_end_matches(']').to_owned(), proxy)
 }
 
 impl Preferences {
@@ -113,6 +117,25 @@ mod tests {
             (-200_000, "is 2 d 7 h ahead of that of AWS"),
         ] {
             assert_eq!(Skew(ahead).to_string(), format!("the clock of this machine {text}"));
+        }
+    }
+
+    #[test]
+    fn a_host_has_its_proxy_whatever_kind_of_address_it_is() {
+        let variables = [("HTTPS_PROXY", "http://p:3128"), ("NO_PROXY", "fd00::/8")];
+        let proxies = Proxies::from_variables(|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        });
+        for (authority, host, proxy) in [
+            ("ssm.eu-west-1.amazonaws.com", "ssm.eu-west-1.amazonaws.com", Some("http://p:3128")),
+            ("192.0.2.1:8443", "192.0.2.1", Some("http://p:3128")),
+            ("[2001:db8::1]", "2001:db8::1", Some("http://p:3128")),
+            ("[2001:db8::1]:8443", "2001:db8::1", Some("http://p:3128")),
+            ("[fd00::1]:8443", "fd00::1", None),
+        ] {
+            let endpoint = Endpoint { tls: true, authority: authority.parse().expect("host and port") };
+            let (shown, used) = way(&endpoint, &proxies);
+            assert_eq!((&shown[..], used.map(|used| used.to_string()).as_deref()), (host, proxy), "{authority}");
         }
     }
 

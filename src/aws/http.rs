@@ -33,8 +33,8 @@ use crate::session::{DialError, Outbound, Proxy, Watch};
 /// Bytes of an answer's head.
 const HEAD_LIMIT: usize = 64 << 10;
 
-/// How long connecting may take at least where a proxy is used: it looks up and connects too, and TLS comes on top. Three
-/// tries of it fit into a call, which can then say that it was the proxy.
+/// How long connecting may take at least where a proxy is used: it looks up and connects too, and TLS comes on top.
+/// Three tries of it fit into a call, which can then say that it was the proxy.
 const THROUGH_A_PROXY: Duration = Duration::from_secs(8);
 
 /// A client whose connections go this way.
@@ -194,8 +194,8 @@ fn address(request: &mut Request<SdkBody>, proxy: Option<&Proxy>) {
     }
 }
 
-/// Whether an answer is a proxy's, about user and password. For a wrong password tinyproxy has 401, which is elsewhere the
-/// far end's.
+/// Whether an answer is a proxy's, about user and password. For a wrong password tinyproxy has 401, which is elsewhere
+/// the far end's.
 fn wants_authentication(status: StatusCode, headers: &HeaderMap) -> bool {
     let is_tinyproxy = || headers.get(header::SERVER).is_some_and(|server| server.as_bytes().starts_with(b"tinyproxy"));
     status == StatusCode::PROXY_AUTHENTICATION_REQUIRED || (status == StatusCode::UNAUTHORIZED && is_tinyproxy())

@@ -100,8 +100,8 @@ pub struct AwsOptions {
     /// be used unless the AWS CLI has kept its credentials.
     pub mfa: Option<SharedMfaPrompt>,
     /// Where data channels are, such as `https://vpce-0a1b.ssmmessages.eu-west-1.vpce.amazonaws.com`: a VPC endpoint
-    /// without private DNS. Its host and port take the place of those that the service names, in the address, in TLS, in
-    /// the `Host` header and in the signature; path and query stay. `http` and `ws` only for this machine.
+    /// without private DNS. Its host and port take the place of those that the service names, in the address, in TLS,
+    /// in the `Host` header and in the signature; path and query stay. `http` and `ws` only for this machine.
     pub ssmmessages_endpoint: Option<String>,
     /// Use endpoints with FIPS 140 cryptography. Otherwise `AWS_USE_FIPS_ENDPOINT` or the profile decide.
     pub use_fips: bool,
@@ -140,8 +140,8 @@ impl Aws {
     ///
     /// # Errors
     /// [`NoRegion`](ControlErrorKind::NoRegion) if no usable region is known,
-    /// [`InvalidRequest`](ControlErrorKind::InvalidRequest) if there is no such profile, an endpoint is not an HTTP URL or
-    /// there is none with these settings, a CA bundle holds nothing, or the proxy to be used cannot be,
+    /// [`InvalidRequest`](ControlErrorKind::InvalidRequest) if there is no such profile, an endpoint is not an HTTP URL
+    /// or there is none with these settings, a CA bundle holds nothing, or the proxy to be used cannot be,
     /// [`NoCredentials`](ControlErrorKind::NoCredentials) if the files that should have the profile cannot be read.
     pub async fn load(mut options: AwsOptions) -> Result<Self, ControlError> {
         let chosen = options.profile.clone().or_else(|| std::env::var("AWS_PROFILE").ok());
@@ -180,8 +180,8 @@ impl Aws {
     }
 
     /// The same with a configuration of the caller's, for example with credentials from elsewhere. Region and
-    /// endpoints of `options` win over those of `config`; the profile is only a name for messages. Calls are made by the
-    /// HTTP client of `config`; where it has none, proxies and `AWS_CA_BUNDLE` of the environment count.
+    /// endpoints of `options` win over those of `config`; the profile is only a name for messages. Calls are made by
+    /// the HTTP client of `config`; where it has none, proxies and `AWS_CA_BUNDLE` of the environment count.
     ///
     /// # Errors
     /// As [`load`](Self::load), as far as it can be told without a call.
@@ -337,8 +337,8 @@ fn read_ahead(outbound: &Arc<Outbound>) {
     });
 }
 
-/// Finds out now what no call could succeed with: an endpoint that does not exist, a bundle without certificates, a proxy
-/// of an unknown kind.
+/// Finds out now what no call could succeed with: an endpoint that does not exist, a bundle without certificates, a
+/// proxy of an unknown kind.
 async fn check_way(config: &SdkConfig, options: &AwsOptions, outbound: &Outbound) -> Result<(), ControlError> {
     let invalid = |message: String| LOADING.error(ControlErrorKind::InvalidRequest, message);
     if matches!(outbound.trust(), Trust::Bundle(_)) {
@@ -377,8 +377,8 @@ fn start_override() -> Builder {
     Builder::new().timeout_config(timeouts)
 }
 
-/// ResumeSession is tried by its caller for as long as the session may live, with a back-off that knows of all attempts:
-/// one try here, which ends soon.
+/// ResumeSession is tried by its caller for as long as the session may live, with a back-off that knows of all
+/// attempts: one try here, which ends soon.
 fn resume_override() -> Builder {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)

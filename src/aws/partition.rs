@@ -17,8 +17,8 @@ const fn partition(
     Partition { id, regions, suffix, dual_stack }
 }
 
-/// As in the partition table that the SDK carries (aws-sdk-ssm 1.133: all eight partitions, one of them with two kinds of
-/// regions). Whether Session Manager has dual-stack hosts in the isolated partitions is not known; that these names
+/// As in the partition table that the SDK carries (aws-sdk-ssm 1.133: all eight partitions, one of them with two kinds
+/// of regions). Whether Session Manager has dual-stack hosts in the isolated partitions is not known; that these names
 /// belong to AWS is.
 const PARTITIONS: [Partition; 9] = [
     partition("aws-cn", "cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),

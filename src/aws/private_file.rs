@@ -1,5 +1,5 @@
-//! Files that are the user's alone, below the home directory: the tokens and the kept roles that the AWS CLI and the SDKs
-//! find there too. What is in them is not this module's.
+//! Files that are the user's alone, below the home directory: the tokens and the kept roles that the AWS CLI and the
+//! SDKs find there too. What is in them is not this module's.
 
 use std::{
     env, fs,

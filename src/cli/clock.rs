@@ -20,6 +20,11 @@ impl Timestamp {
         Self(time.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 
+    /// Time since 1970 began.
+    pub(super) const fn since_epoch(self) -> Duration {
+        self.0
+    }
+
     /// For people: `2026-11-22 05:36 UTC`.
     pub(super) fn to_minutes(self) -> String {
         let text = self.to_string();

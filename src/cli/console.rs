@@ -2,6 +2,9 @@
 //!
 //! Nobody who tells something waits for the terminal or for the reader of a pipe: events come from tasks that carry
 //! data. What a slow reader leaves no room for is dropped and counted, if it can be spared.
+//!
+//! On a terminal a [view](View) may stand below the lines. The same thread draws it, so that lines and view never get in
+//! each other's way.
 
 use std::{
     collections::VecDeque,
@@ -11,8 +14,15 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
+use super::live::{Painter, View};
+
 /// Lines that wait for a slow reader. Beyond it, lines that can be spared are dropped.
 const QUEUE_MAX: usize = 4096;
+
+/// Lines that are written at once above a view.
+const BATCH_MAX: usize = 64;
 
 /// How long a slow reader is waited for at the end.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
@@ -39,10 +49,19 @@ struct Shared {
     drained: Condvar,
 }
 
+/// What the thread is to do.
+enum Order {
+    Line(To, String),
+    /// Instead of the view that is shown, if any.
+    Show(Option<Box<dyn View>>),
+    /// Others have written on the terminal.
+    Redraw,
+}
+
 #[derive(Default)]
 struct Queue {
-    lines: VecDeque<(To, String)>,
-    /// The thread holds a line.
+    orders: VecDeque<Order>,
+    /// The thread holds an order.
     writing: bool,
     dropped_events: u64,
     dropped_lines: u64,
@@ -66,7 +85,26 @@ impl Console {
 
     /// Writes a line, however slow its reader: for lines that are few.
     pub(super) fn line(&self, to: To, line: String) {
-        self.shared.lock().lines.push_back((to, line));
+        self.order(Order::Line(to, line));
+    }
+
+    /// Shows a view below everything that is said on stderr, from now on.
+    pub(super) fn show(&self, view: impl View + 'static) {
+        self.order(Order::Show(Some(Box::new(view))));
+    }
+
+    /// Takes the view away again. What is said stays.
+    pub(super) fn hide(&self) {
+        self.order(Order::Show(None));
+    }
+
+    /// Draws the view anew, where the cursor is: after the program was stopped, for others have written below it.
+    pub(super) fn redraw(&self) {
+        self.order(Order::Redraw);
+    }
+
+    fn order(&self, order: Order) {
+        self.shared.lock().orders.push_back(order);
         self.shared.filled.notify_one();
     }
 
@@ -74,7 +112,7 @@ impl Console {
     /// since the last one.
     pub(super) fn spare_line(&self, to: To, line: impl FnOnce(u64) -> String) {
         let mut queue = self.shared.lock();
-        let is_full = queue.lines.len() >= QUEUE_MAX;
+        let is_full = queue.orders.len() >= QUEUE_MAX;
         let dropped = match to {
             To::Stdout => &mut queue.dropped_events,
             To::Stderr => &mut queue.dropped_lines,
@@ -84,7 +122,7 @@ impl Console {
             return;
         }
         let dropped = std::mem::take(dropped);
-        queue.lines.push_back((to, line(dropped)));
+        queue.orders.push_back(Order::Line(to, line(dropped)));
         drop(queue);
         self.shared.filled.notify_one();
     }
@@ -92,14 +130,14 @@ impl Console {
     /// Waits until all is written, however slow its reader. Blocks: for a thread that may wait.
     pub(super) fn drain(&self) {
         let queue = self.shared.lock();
-        let busy = |queue: &mut Queue| queue.writing || !queue.lines.is_empty();
+        let busy = |queue: &mut Queue| queue.writing || !queue.orders.is_empty();
         drop(self.shared.drained.wait_while(queue, busy));
     }
 
     /// Waits until all is written, for a while at most. Blocks: for the very end.
     pub(super) fn flush(&self) {
         let queue = self.shared.lock();
-        let busy = |queue: &mut Queue| queue.writing || !queue.lines.is_empty();
+        let busy = |queue: &mut Queue| queue.writing || !queue.orders.is_empty();
         // Whether time was up makes no difference: the program ends.
         drop(self.shared.drained.wait_timeout_while(queue, FLUSH_MAX, busy));
     }
@@ -117,34 +155,100 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> Option<(To, String)> {
+    /// What to do next; with a view, at that time at the latest. Waits for it.
+    fn next(&self, due: Option<Instant>) -> Next {
         let mut queue = self.lock();
         queue.writing = false;
         loop {
-            if let Some(line) = queue.lines.pop_front() {
+            if let Some(order) = queue.orders.pop_front() {
                 queue.writing = true;
-                return Some(line);
+                let Order::Line(to, mut line) = order else { return Next::Do(order) };
+                line.push('\n');
+                // With a view, what is said together is written together. Without, each line is a write of its own:
+                // who shares the pipe with us must not get between its two halves.
+                let mut count = 1;
+                while to == To::Stderr && due.is_some() && count < BATCH_MAX {
+                    let Some(Order::Line(To::Stderr, more)) =
+                        queue.orders.pop_front_if(|order| matches!(order, Order::Line(To::Stderr, _)))
+                    else {
+                        break;
+                    };
+                    line.push_str(&more);
+                    line.push('\n');
+                    count += 1;
+                }
+                return Next::Do(Order::Line(to, line));
             }
             self.drained.notify_all();
             if queue.closed {
-                return None;
+                return Next::End;
             }
-            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let Some(due) = due else {
+                queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let wait = due.saturating_duration_since(Instant::now());
+            if wait.is_zero() {
+                queue.writing = true;
+                return Next::Look;
+            }
+            queue = self.filled.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     fn write_all(&self, mut stdout: impl Write, mut stderr: impl Write) {
-        while let Some((to, mut line)) = self.next() {
-            line.push('\n');
-            let written = match to {
-                To::Stdout => stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()),
-                To::Stderr => stderr.write_all(line.as_bytes()).and_then(|()| stderr.flush()),
-            };
-            if let Err(error) = written {
-                // A reader that went away is no reason to stop forwarding.
-                tracing::debug!(%error, ?to, "nobody reads what is written");
+        let mut painter: Option<Painter> = None;
+        loop {
+            let next = self.next(painter.as_ref().map(Painter::due));
+            let now = Instant::now();
+            match (next, &mut painter) {
+                (Next::Do(Order::Line(To::Stderr, lines)), None) => write(To::Stderr, &mut stderr, &lines),
+                (Next::Do(Order::Line(To::Stderr, lines)), Some(painter)) => {
+                    write(To::Stderr, &mut stderr, &painter.say(&lines, now));
+                }
+                (Next::Do(Order::Line(To::Stdout, line)), None) => write(To::Stdout, &mut stdout, &line),
+                (Next::Do(Order::Line(To::Stdout, line)), Some(painter)) => {
+                    // It may be the same terminal.
+                    write(To::Stderr, &mut stderr, &painter.take_away());
+                    write(To::Stdout, &mut stdout, &line);
+                    write(To::Stderr, &mut stderr, &painter.tick(now));
+                }
+                (Next::Do(Order::Show(view)), shown) => {
+                    let before = shown.as_mut().map(Painter::take_away).unwrap_or_default();
+                    write(To::Stderr, &mut stderr, &before);
+                    *shown = view.map(|view| Painter::new(view, now));
+                }
+                (Next::Do(Order::Redraw), Some(painter)) => painter.forget(now),
+                (Next::Look, Some(painter)) => write(To::Stderr, &mut stderr, &painter.tick(now)),
+                (Next::Do(Order::Redraw) | Next::Look, None) => {}
+                (Next::End, shown) => {
+                    let before = shown.as_mut().map(Painter::take_away).unwrap_or_default();
+                    write(To::Stderr, &mut stderr, &before);
+                    return;
+                }
+            }
+            if let Some(painter) = &mut painter {
+                painter.written(Instant::now());
             }
         }
+    }
+}
+
+/// What the thread does next.
+enum Next {
+    Do(Order),
+    /// Look whether the view has changed.
+    Look,
+    End,
+}
+
+fn write(to: To, writer: &mut impl Write, text: &str) {
+    if text.is_empty() {
+        return;
+    }
+    if let Err(error) = writer.write_all(text.as_bytes()).and_then(|()| writer.flush()) {
+        // A reader that went away is no reason to stop forwarding.
+        tracing::debug!(%error, ?to, "nobody reads what is written");
     }
 }
 
@@ -175,6 +279,7 @@ pub(super) mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::cli::live::Size;
 
     /// A writer whose contents can be read, and a lock that can hold it up.
     #[derive(Clone, Default)]
@@ -244,7 +349,7 @@ pub(super) mod tests {
             console.spare_line(To::Stdout, |_| at.to_string());
         }
         console.line(To::Stdout, "kept".into());
-        assert!(console.shared.lock().lines.len() <= QUEUE_MAX + 1);
+        assert!(console.shared.lock().orders.len() <= QUEUE_MAX + 1);
         drop(release);
         console.flush();
         // What is said to people does not use up what programs are to know.
@@ -267,6 +372,67 @@ pub(super) mod tests {
         console.line(To::Stderr, "somebody".into());
         console.flush();
         assert_eq!(stderr.text(), "somebody\n");
+    }
+
+    /// Shows how often it was asked for its lines; on a terminal of 80 columns.
+    struct Counting(u32);
+
+    impl View for Counting {
+        fn size(&self) -> Option<Size> {
+            Some(Size { columns: 80, rows: 24 })
+        }
+
+        fn lines(&mut self, _: Size) -> Vec<String> {
+            self.0 += 1;
+            vec![format!("look {}", self.0)]
+        }
+
+        fn patience(&self) -> Duration {
+            // Only what a test does makes it look again.
+            Duration::from_secs(3600)
+        }
+    }
+
+    #[test]
+    fn a_view_stands_below_the_lines_until_it_is_hidden() {
+        let (stdout, stderr) = (Page::default(), Page::default());
+        let console = Console::on(stdout.clone(), stderr.clone()).expect("a thread");
+        console.show(Counting(0));
+        console.line(To::Stderr, "one".into());
+        console.flush();
+        console.redraw();
+        console.line(To::Stdout, "data".into());
+        console.flush();
+        console.hide();
+        console.line(To::Stderr, "two".into());
+        console.flush();
+        let text = stderr.text();
+        let (shown, after) =
+            text.rsplit_once("\u{1b}[J\r\u{1b}[1A\u{1b}[2K\u{1b}[B\r\u{1b}[1A").expect("it is taken away");
+        assert_eq!(after, "two\n");
+        let (one, look) = (shown.find("one\n").expect("the line"), shown.rfind("look ").expect("the view"));
+        assert!(one < look && !shown.contains("two"), "{shown:?}");
+        assert_eq!(stdout.text(), "data\n");
+        // Nothing is said to a view that is gone.
+        console.redraw();
+        console.hide();
+        console.flush();
+        assert_eq!(stderr.text(), text);
+    }
+
+    #[test]
+    fn a_console_that_ends_takes_its_view_along() {
+        let stderr = Page::default();
+        let console = Console::on(io::sink(), stderr.clone()).expect("a thread");
+        console.show(Counting(0));
+        console.line(To::Stderr, "one".into());
+        console.flush();
+        let shared = Arc::downgrade(&console.shared);
+        drop(console);
+        while shared.strong_count() > 0 {
+            thread::yield_now();
+        }
+        assert!(stderr.text().ends_with("\u{1b}[2K\u{1b}[B\r\u{1b}[1A"), "{:?}", stderr.text());
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::proto::{Cause, CloseReason, Initiator};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum By {
+    /// COMMAND, by ending.
+    Command,
     /// A signal.
     Signal,
     /// ssmfwd itself, because something failed.
@@ -144,6 +146,25 @@ pub(super) enum Body<'a> {
         elapsed_ms: Option<u64>,
         detail: &'a str,
     },
+    /// Where the admin endpoint listens.
+    Admin {
+        address: String,
+    },
+    /// The configuration has been read again.
+    Reloaded {
+        /// Forwards that are started now.
+        added: &'a [String],
+        /// Forwards that are stopped now.
+        removed: &'a [String],
+        /// Forwards that go on as they were.
+        unchanged: usize,
+    },
+    /// The configuration could not be read again: everything goes on as it was.
+    ReloadFailed {
+        message: &'a str,
+        causes: &'a [String],
+        hint: Option<&'a str>,
+    },
     Error {
         status: u8,
         message: &'a str,
@@ -220,6 +241,9 @@ impl Body<'_> {
             Self::CredentialsExpired { .. } => "credentials_expired",
             Self::SessionEnded { .. } => "session_ended",
             Self::Check { .. } => "check",
+            Self::Admin { .. } => "admin",
+            Self::Reloaded { .. } => "reloaded",
+            Self::ReloadFailed { .. } => "reload_failed",
             Self::Error { .. } => "error",
             Self::Stopped { .. } => "stopped",
         }
@@ -230,6 +254,7 @@ impl Body<'_> {
         !matches!(
             self,
             Self::Listening { .. }
+                | Self::Admin { .. }
                 | Self::Identity { .. }
                 | Self::Ready { .. }
                 | Self::Check { .. }

@@ -37,6 +37,8 @@ pub(super) enum Exit {
     Alarm,
     /// SIGTERM.
     Terminate,
+    /// COMMAND's own status, in exec mode: 126 and 127 if it could not be run.
+    Command(u8),
 }
 
 impl Exit {
@@ -59,6 +61,7 @@ impl Exit {
             Self::User2 => 140,
             Self::Alarm => 142,
             Self::Terminate => 143,
+            Self::Command(status) => status,
         }
     }
 }

@@ -9,7 +9,10 @@
 //!
 //! Whoever loses connections is told at that moment, not when there is a session again.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use super::{
     events::{Body, words},
@@ -175,7 +178,7 @@ impl ForwardReporter {
                 "{name}: {allowed} of {wanted} sessions: one program has {SESSIONS_PER_TARGET} to a target at most"
             )),
             Event::NotGrown { error, present, wanted } => self.not_grown(error, *present, *wanted),
-            Event::Dormant { reason, fulfilled } => self.dormant(reason, *fulfilled),
+            Event::Dormant { reason, fulfilled, idle } => self.dormant(reason, *fulfilled, *idle),
             Event::WindowClosed { outage } => {
                 tracing::info!(forward = name, ?outage, "new connections are refused");
                 let seconds = outage.as_secs_f64();
@@ -240,7 +243,7 @@ impl ForwardReporter {
                 }
                 reporter.emit(&Body::Reconnecting { forward: name, session_id: Some(session_id), attempt: 0, cause });
             }
-            SessionEvent::Reconnecting { attempt, cause, kind } => {
+            SessionEvent::Reconnecting { attempt, cause, kind, .. } => {
                 self.attempt_failed(Some(session_id), *attempt, cause, *kind);
             }
             SessionEvent::Resumed { outage } => {
@@ -253,7 +256,7 @@ impl ForwardReporter {
                 if is_last {
                     self.healed();
                 } else {
-                    reporter.credentials_work();
+                    reporter.credentials_work(&self.forward);
                 }
             }
             SessionEvent::Unanswered(connections) => {
@@ -335,7 +338,7 @@ impl ForwardReporter {
         if wants_login {
             // The request for a login says it in other words.
             let expiry = self.told().expiry;
-            let expiry = self.reporter.credentials_expired(name, cause, expiry);
+            let expiry = self.reporter.credentials_expired(&self.forward, cause, expiry);
             self.told().expiry = expiry;
         } else if self.told().is_news(in_short(cause)) {
             let what = if session_id.is_some() { "still reconnecting" } else { "no new session yet" };
@@ -363,7 +366,7 @@ impl ForwardReporter {
         }
     }
 
-    fn dormant(&self, reason: &CloseReason, fulfilled: bool) {
+    fn dormant(&self, reason: &CloseReason, fulfilled: bool, idle: Option<Duration>) {
         let name = self.forward.name();
         tracing::info!(forward = name, %reason, fulfilled, "dormant");
         let symptom = report::of_end(reason);
@@ -375,7 +378,12 @@ impl ForwardReporter {
             // No session that is left serves new connections: the next one is the first again.
             told.retire(|_| true);
         }
-        if !fulfilled {
+        if let Some(idle) = idle {
+            self.reporter.say(&format!(
+                "{name}: idle for {} s, session ended; the next connection starts another",
+                idle.as_secs()
+            ));
+        } else if !fulfilled {
             let hint = self.reporter.hint(symptom.unwrap_or(Symptom::SessionOver), &self.forward);
             let reason = words(reason);
             self.reporter.say(&format!("{name}: {reason}; open connections were reset, {hint}"));
@@ -384,7 +392,7 @@ impl ForwardReporter {
         self.reporter.emit(&Body::Dormant { forward: name, end: reason.into(), symptom });
         if reason.cause == Cause::SessionOver {
             // ResumeSession said so.
-            self.reporter.credentials_work();
+            self.reporter.credentials_work(&self.forward);
         }
     }
 
@@ -405,7 +413,7 @@ impl ForwardReporter {
     /// A session can carry data: what was told before is over.
     fn healed(&self) {
         self.told().causes.clear();
-        self.reporter.credentials_work();
+        self.reporter.credentials_work(&self.forward);
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {

@@ -7,17 +7,23 @@
 //!                           └─▶ forward   the work
 //! ```
 
+mod admin;
 mod args;
+mod board;
 mod clock;
+mod completions;
+mod config;
 mod console;
 mod doctor;
 mod events;
+mod exec;
 mod exit;
 mod forward_reporter;
-mod grammar;
+mod live;
 mod logging;
 mod login;
 mod ls;
+mod manual;
 mod picker;
 mod plan;
 mod prompt;
@@ -25,6 +31,11 @@ mod report;
 mod reporter;
 mod run;
 mod signals;
+mod supervision;
+mod sys;
 mod targets;
+mod version;
 
 pub use run::main;
+
+use crate::forward::grammar;

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use http::Uri;
 
 use super::{
-    args::{AccessArgs, Args},
+    args::{AccessArgs, Args, ProcessArgs, SessionArgs},
     grammar,
     report::Report,
 };
 use crate::{
     aws::{EndpointKind, MfaCode, Target, TargetError, keys_in_environment},
-    forward::{ForwardSpec, ForwarderOptions, Listen, SessionAccounts},
+    forward::{ForwardSpec, ForwarderOptions, Listen},
     session::{SessionOptions, StartRequest},
 };
 
@@ -23,9 +23,39 @@ const REASON_MAX: usize = 256;
 pub(super) struct Plan {
     /// In command order.
     pub(super) forwards: Vec<PlannedForward>,
+    pub(super) process: ProcessSettings,
+}
+
+/// What the program does for those around it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct ProcessSettings {
+    /// Wait for the destinations, not for the sessions alone, before COMMAND is run.
+    pub(super) wait: bool,
+    /// Is told when all forwards are ready: above 2, and not known to be open.
+    pub(super) ready_fd: Option<i32>,
+    /// The ADDR of the admin endpoint, as given.
+    pub(super) admin: Option<String>,
+}
+
+/// One forward with its target, and everything that concerns it alone. Two that are equal need not be told apart.
+#[derive(Debug, Clone)]
+pub(super) struct PlannedForward {
+    /// The name of the tunnel, if the configuration file has it.
+    pub(super) tunnel: Option<String>,
+    pub(super) spec: ForwardSpec,
+    /// What StartSession is asked for.
+    pub(super) request: StartRequest,
     /// Who asks AWS, and where.
     pub(super) access: Access,
     pub(super) options: ForwarderOptions,
+    /// The first session is started when a connection comes.
+    pub(super) lazy: bool,
+    pub(super) session: SessionSettings,
+}
+
+/// How each session is started, and what bounds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SessionSettings {
     pub(super) connect_timeout: Duration,
     pub(super) ping_interval: Duration,
     pub(super) stall_timeout: Duration,
@@ -34,13 +64,6 @@ pub(super) struct Plan {
     pub(super) max_payload: usize,
     /// 0: no limit.
     pub(super) max_message_rate: u32,
-}
-
-/// One forward with its target and what StartSession is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PlannedForward {
-    pub(super) spec: ForwardSpec,
-    pub(super) request: StartRequest,
 }
 
 /// The choice of credentials, region and endpoint.
@@ -91,9 +114,57 @@ impl Access {
 }
 
 impl PlannedForward {
-    /// The name in events and errors: FORWARD as typed.
+    /// Checks what was typed for one forward and fills in what follows from it.
+    fn new(text: &str, args: &Args) -> Result<Self, Report> {
+        let spec = spec(text, &args.session)?;
+        Self::of(spec, args)
+    }
+
+    /// The same for a forward that has been read.
+    pub(super) fn of(spec: ForwardSpec, args: &Args) -> Result<Self, Report> {
+        let Args { session, access, forward, .. } = args;
+        let document = given(&session.document);
+        let parameters = parameters(&session.parameters)?;
+        let reason = given(&session.reason);
+        reason.iter().try_for_each(|reason| check_reason(reason))?;
+        let target = spec.target.clone().or_else(|| given(&session.target));
+        let target = target.ok_or_else(|| no_target(&spec))?;
+        check_target(&target)?;
+        let request = StartRequest {
+            target,
+            document: document.or_else(|| spec.destination.document().map(Into::into)),
+            parameters: with_parameters(&spec, &parameters)?,
+            reason,
+        };
+        Ok(Self {
+            tunnel: None,
+            spec,
+            request,
+            access: Access::of(access)?,
+            options: ForwarderOptions {
+                max_connections: forward.max_connections,
+                linger: forward.linger,
+                reconnect_window: forward.reconnect_window,
+                idle_close: forward.idle_close,
+                drain: forward.drain,
+                sessions: forward.sessions,
+                ..ForwarderOptions::default()
+            },
+            lazy: forward.lazy,
+            session: SessionSettings {
+                connect_timeout: session.connect_timeout,
+                ping_interval: forward.ping_interval,
+                stall_timeout: forward.stall_timeout,
+                keep_alive: forward.keep_alive,
+                max_payload: forward.max_payload,
+                max_message_rate: forward.max_message_rate,
+            },
+        })
+    }
+
+    /// The name in events and errors: that of the tunnel, or FORWARD as typed.
     pub(super) fn name(&self) -> &str {
-        &self.spec.text
+        self.tunnel.as_deref().unwrap_or(&self.spec.text)
     }
 
     /// The destination for people.
@@ -102,59 +173,32 @@ impl PlannedForward {
     }
 }
 
-impl Plan {
-    /// Checks the arguments and fills in what follows from them.
-    pub(super) fn new(args: &Args) -> Result<Self, Report> {
-        let document = given(&args.session.document);
-        let specs = args.forward.forwards.iter().map(|text| grammar::parse(text, document.is_some()));
-        let specs = specs.collect::<Result<Vec<_>, _>>().map_err(|error| Report::usage(error.to_string()))?;
-        for (at, spec) in specs.iter().enumerate() {
-            if let Some(other) = specs[..at].iter().find(|other| other.listen.collides_with(&spec.listen)) {
-                return Err(collision(other, spec));
-            }
-        }
-        let parameters = parameters(&args.session.parameters)?;
-        let reason = given(&args.session.reason);
-        if reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_MAX) {
-            return Err(Report::usage(format!("--reason is too long: at most {REASON_MAX} characters")));
-        }
-        let default_target = given(&args.session.target);
-        let mut forwards = Vec::with_capacity(specs.len());
-        for spec in specs {
-            let target = spec.target.clone().or_else(|| default_target.clone());
-            let target = target.ok_or_else(|| no_target(&spec))?;
-            check_target(&target)?;
-            let request = StartRequest {
-                target,
-                document: document.clone().or_else(|| spec.destination.document().map(Into::into)),
-                parameters: with_parameters(&spec, &parameters)?,
-                reason: reason.clone(),
-            };
-            forwards.push(PlannedForward { spec, request });
-        }
-        Ok(Self {
-            forwards,
-            access: Access::of(&args.access)?,
-            options: ForwarderOptions {
-                max_connections: args.forward.max_connections,
-                linger: args.forward.linger,
-                reconnect_window: args.forward.reconnect_window,
-                sessions: args.forward.sessions,
-                accounts: SessionAccounts::default(),
-            },
-            connect_timeout: args.session.connect_timeout,
-            ping_interval: args.forward.ping_interval,
-            stall_timeout: args.forward.stall_timeout,
-            keep_alive: args.forward.keep_alive,
-            max_payload: args.forward.max_payload,
-            max_message_rate: args.forward.max_message_rate,
-        })
+/// Equal if nothing has to be done to make one the other.
+impl PartialEq for PlannedForward {
+    fn eq(&self, other: &Self) -> bool {
+        let settings = |options: &ForwarderOptions| {
+            // All fields, but for what is the process's.
+            let ForwarderOptions {
+                max_connections,
+                linger,
+                reconnect_window,
+                idle_close,
+                drain,
+                hurry: _,
+                sessions,
+                accounts: _,
+            } = *options;
+            (max_connections, linger, reconnect_window, idle_close, drain, sessions)
+        };
+        (&self.tunnel, &self.spec, &self.request, &self.access, &self.lazy, &self.session)
+            == (&other.tunnel, &other.spec, &other.request, &other.access, &other.lazy, &other.session)
+            && settings(&self.options) == settings(&other.options)
     }
 }
 
-impl Plan {
-    /// How each session is started, and what bounds it.
-    pub(super) fn session_options(&self) -> SessionOptions {
+impl SessionSettings {
+    /// As a session takes them.
+    pub(super) fn options(&self) -> SessionOptions {
         SessionOptions {
             ping_interval: self.ping_interval,
             connect_timeout: self.connect_timeout,
@@ -164,6 +208,47 @@ impl Plan {
             max_message_rate: self.max_message_rate,
             ..SessionOptions::default()
         }
+    }
+}
+
+impl Plan {
+    /// Checks the arguments and fills in what follows from them.
+    pub(super) fn new(args: &Args) -> Result<Self, Report> {
+        let forward = |text: &String| PlannedForward::new(text, args);
+        Self::of(args.forward.forwards.iter().map(forward).collect::<Result<_, _>>()?, args)
+    }
+
+    /// Forwards that are in nobody's way, and what the arguments say beside them.
+    pub(super) fn of(forwards: Vec<PlannedForward>, args: &Args) -> Result<Self, Report> {
+        for (at, PlannedForward { spec, .. }) in forwards.iter().enumerate() {
+            if let Some(other) = forwards[..at].iter().find(|other| other.spec.listen.collides_with(&spec.listen)) {
+                return Err(collision(&other.spec, spec));
+            }
+        }
+        let ProcessArgs { wait, ready_fd, admin, .. } = &args.process;
+        let process = ProcessSettings { wait: *wait, ready_fd: *ready_fd, admin: given(admin) };
+        // Whether a destination accepts is found out through a session.
+        let needs_session = *wait && !args.forward.exec.is_empty();
+        let begin = |forward: PlannedForward| PlannedForward { lazy: forward.lazy && !needs_session, ..forward };
+        Ok(Self { forwards: forwards.into_iter().map(begin).collect(), process })
+    }
+}
+
+/// Reads a FORWARD: with a document, its destination may be missing.
+pub(super) fn spec(text: &str, session: &SessionArgs) -> Result<ForwardSpec, Report> {
+    let has_document = given(&session.document).is_some();
+    grammar::parse(text, has_document).map_err(|error| Report::usage(error.to_string()))
+}
+
+/// Checks the value of an option as far as that can be done by itself, and the definition does not.
+pub(super) fn check_value(option: &str, value: &str) -> Result<(), Report> {
+    match option {
+        _ if value.is_empty() => Ok(()),
+        "target" => check_target(value),
+        "endpoint-url" => check_endpoint(value),
+        "parameter" => parameters(&[value.to_owned()]).map(drop),
+        "reason" => check_reason(value),
+        _ => Ok(()),
     }
 }
 
@@ -201,6 +286,13 @@ fn no_target(spec: &ForwardSpec) -> Report {
          as {}@i-0123456789abcdef0; `ssmfwd ls` lists them",
         spec.text
     ))
+}
+
+fn check_reason(reason: &str) -> Result<(), Report> {
+    match reason.chars().count() {
+        ..=REASON_MAX => Ok(()),
+        _ => Err(Report::usage(format!("--reason is too long: at most {REASON_MAX} characters"))),
+    }
 }
 
 fn check_target(target: &str) -> Result<(), Report> {
@@ -245,7 +337,7 @@ fn with_parameters(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser;
 
     use super::{super::exit::Exit, *};
@@ -256,8 +348,13 @@ mod tests {
         Plan::new(&args)
     }
 
+    /// The only forward of a valid command line.
+    pub(in super::super) fn planned(words: &[&str]) -> PlannedForward {
+        plan(words).expect("a valid plan").forwards.remove(0)
+    }
+
     fn request(words: &[&str]) -> StartRequest {
-        plan(words).expect("a valid plan").forwards.remove(0).request
+        planned(words).request
     }
 
     fn map(entries: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
@@ -344,7 +441,7 @@ mod tests {
 
     #[test]
     fn sessions_are_passed_on() {
-        let plan = |words: &[&str]| plan(&[&["1:2", "-t", "i-0a"], words].concat()).expect("a valid plan").options;
+        let plan = |words: &[&str]| planned(&[&["1:2", "-t", "i-0a"], words].concat()).options;
         assert_eq!(plan(&[]).sessions, Sessions::Auto);
         assert_eq!(plan(&["--sessions", "8"]).sessions.to_string(), "8");
     }
@@ -352,19 +449,17 @@ mod tests {
     #[test]
     fn times_are_passed_on() {
         let words = ["1:2", "-t", "i-0a", "--reconnect-window", "0", "--stall-timeout", "10", "--keep-alive", "9"];
-        let plan = plan(&words).expect("a valid plan");
-        assert_eq!((plan.options.reconnect_window, plan.stall_timeout), (Duration::ZERO, Duration::from_secs(10)));
-        let options = plan.session_options();
-        assert_eq!((options.stall_timeout, options.keep_alive), (plan.stall_timeout, Some(Duration::from_secs(9))));
-        assert_eq!((options.connect_timeout, options.ping_interval), (plan.connect_timeout, plan.ping_interval));
+        let PlannedForward { options, session, .. } = planned(&words);
+        assert_eq!((options.reconnect_window, session.stall_timeout), (Duration::ZERO, Duration::from_secs(10)));
+        let options = session.options();
+        assert_eq!((options.stall_timeout, options.keep_alive), (session.stall_timeout, Some(Duration::from_secs(9))));
+        assert_eq!((options.connect_timeout, options.ping_interval), (session.connect_timeout, session.ping_interval));
     }
 
     #[test]
     fn what_bounds_messages_is_passed_on() {
-        let plan =
-            plan(&["1:2", "-t", "i-0a", "--max-payload", "2048", "--max-message-rate", "7"]).expect("a valid plan");
-        assert_eq!((plan.max_payload, plan.max_message_rate), (2048, 7));
-        let options = plan.session_options();
+        let words = ["1:2", "-t", "i-0a", "--max-payload", "2048", "--max-message-rate", "7"];
+        let options = planned(&words).session.options();
         assert_eq!((options.max_payload, options.max_message_rate), (2048, 7));
     }
 
@@ -372,7 +467,7 @@ mod tests {
     fn access_is_passed_on_and_empty_texts_are_none() {
         let words = ["1:2", "-t", "i-0a", "--profile", "p", "--region", "", "--parameter", ""];
         let words = [&words[..], &["--endpoint-url", "http://127.0.0.1:1"]].concat();
-        let access = plan(&words).expect("a valid plan").access;
+        let access = planned(&words).access;
         assert_eq!((access.profile.as_deref(), access.region), (Some("p"), None));
         assert_eq!(access.endpoint_url.as_deref(), Some("http://127.0.0.1:1"));
     }

@@ -6,7 +6,10 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, IsTerminal, Read, Write},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{sync::Mutex as AsyncMutex, task::JoinHandle};
@@ -22,6 +25,30 @@ const TRIES: u32 = 3;
 
 /// A line that is longer is not typed by hand. Bytes.
 const LINE_MAX: u64 = 1024;
+
+/// Questions that wait for an answer. There is one terminal, whoever asks.
+static QUESTIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether somebody is being asked: nothing else may be drawn on the terminal.
+pub(super) fn is_asking() -> bool {
+    QUESTIONS.load(Ordering::SeqCst) > 0
+}
+
+/// A question, from before it is asked until it is answered or given up.
+struct Question;
+
+impl Question {
+    fn new() -> Self {
+        QUESTIONS.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        QUESTIONS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 /// Asks on the terminal, unless the code was given beforehand.
 #[derive(Debug)]
@@ -44,6 +71,7 @@ impl TerminalPrompt {
         }
         let mut typing = self.typing.lock().await;
         let mut terminal = Terminal::open().ok_or(NoCode::NoTerminal)?;
+        let _question = Question::new();
         if let Some(said) = &request.refused {
             terminal.write(&format!("ssmfwd: not accepted: {}\n", printable(said)))?;
         }
@@ -121,14 +149,14 @@ fn is_watched() -> bool {
 
 /// Whether the terminal has given itself to our process group.
 #[cfg(unix)]
-fn in_foreground() -> bool {
+pub(super) fn in_foreground() -> bool {
     use rustix::{process::getpgrp, termios::tcgetpgrp};
     tcgetpgrp(io::stderr()).is_ok_and(|foreground| foreground == getpgrp())
 }
 
 /// Consoles have no background.
 #[cfg(not(unix))]
-fn in_foreground() -> bool {
+pub(super) fn in_foreground() -> bool {
     true
 }
 

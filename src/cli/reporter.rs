@@ -3,17 +3,22 @@
 //! What happens in a single forward is told by its [`ForwardReporter`].
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+#[cfg(unix)]
+use tokio_util::task::AbortOnDropHandle;
+
 use super::{
+    admin::{self, Admin},
     args::Format,
+    board::Snapshot,
     console::{Console, To, printable},
     events::{Body, By, ReadyForward},
-    exit::Exit,
     forward_reporter::ForwardReporter,
+    live::{self, View},
     plan::{Access, PlannedForward},
     report::{self, Report, Symptom},
     signals::Signal,
@@ -25,8 +30,8 @@ pub(super) struct Reporter {
     console: Console,
     format: Format,
     quiet: bool,
-    /// Whose credentials have expired, once it is known.
-    access: OnceLock<Access>,
+    /// Where events go: stdout may be somebody else's.
+    events: To,
     known: Mutex<Known>,
 }
 
@@ -35,15 +40,43 @@ pub(super) struct Reporter {
 struct Known {
     /// Sessions that were started and have not been ended.
     sessions: BTreeSet<String>,
-    /// The credentials have expired, and nothing has succeeded with them since.
+    /// The profile and the region in use, by the name of the forward: not all of that is typed.
+    accesses: BTreeMap<String, Access>,
+    /// Of each choice of credentials.
+    credentials: Vec<(Access, Expiries)>,
+}
+
+/// What is known of some credentials.
+#[derive(Default)]
+struct Expiries {
+    /// They have expired, and nothing has succeeded with them since.
     expired: bool,
     /// So many times they have.
-    expiries: u64,
+    count: u64,
+}
+
+impl Known {
+    fn access(&self, forward: &PlannedForward) -> Access {
+        self.accesses.get(forward.name()).unwrap_or(&forward.access).clone()
+    }
+
+    fn expiries(&mut self, access: &Access) -> &mut Expiries {
+        let at = self.credentials.iter().position(|(of, _)| of == access).unwrap_or_else(|| {
+            self.credentials.push((access.clone(), Expiries::default()));
+            self.credentials.len() - 1
+        });
+        &mut self.credentials[at].1
+    }
 }
 
 impl Reporter {
     pub(super) fn new(console: Console, format: Format, quiet: bool) -> Self {
-        Self { console, format, quiet, access: OnceLock::new(), known: Mutex::default() }
+        Self { console, format, quiet, events: To::Stdout, known: Mutex::default() }
+    }
+
+    /// The same with events on stderr, because stdout belongs to COMMAND.
+    pub(super) fn leaving_stdout(self) -> Self {
+        Self { events: To::Stderr, ..self }
     }
 
     /// What tells of one forward.
@@ -51,9 +84,9 @@ impl Reporter {
         ForwardReporter::new(self.clone(), forward.clone())
     }
 
-    /// The profile and the region that are in use. The first call counts.
-    pub(super) fn uses(&self, access: &Access) {
-        self.access.get_or_init(|| access.clone());
+    /// The profile and the region that a forward uses are known now.
+    pub(super) fn uses(&self, forward: &PlannedForward) {
+        self.known().accesses.insert(forward.name().to_owned(), forward.access.clone());
     }
 
     /// Whether somebody wants to know who we are.
@@ -74,11 +107,29 @@ impl Reporter {
         });
     }
 
+    /// Where the admin endpoint listens.
+    pub(super) fn admin(&self, admin: &Admin) {
+        for address in admin.public_addresses() {
+            self.warn(&format!("{address} can be reached from the network, which lets everybody there see the state"));
+        }
+        for address in admin.addresses() {
+            self.say(&format!("admin at {}", admin::shown(address)));
+            self.emit(&Body::Admin { address: address.to_string() });
+        }
+    }
+
     /// A forward has its session.
     pub(super) fn opened(&self, forward: &PlannedForward, addresses: &[LocalAddress], session: &SessionId) {
         let addresses: Vec<_> = addresses.iter().map(LocalAddress::to_string).collect();
         let (addresses, destination) = (addresses.join(", "), forward.destination());
         self.say(&format!("{addresses} -> {destination}   session {}", session.0));
+    }
+
+    /// A forward listens, and begins without a session.
+    pub(super) fn sleeps(&self, forward: &PlannedForward, addresses: &[LocalAddress]) {
+        let addresses: Vec<_> = addresses.iter().map(LocalAddress::to_string).collect();
+        let (addresses, destination) = (addresses.join(", "), forward.destination());
+        self.say(&format!("{addresses} -> {destination}   session at the first connection"));
     }
 
     /// A forward has a session of an agent that cannot multiplex.
@@ -89,18 +140,18 @@ impl Reporter {
 
     /// What helps if a call was denied.
     pub(super) fn denied_hint(&self, said: &str, forward: &PlannedForward) -> Option<String> {
-        report::denied_hint(said, forward, self.access.get_or_init(Access::default))
+        report::denied_hint(said, forward, &self.known().access(forward))
     }
 
     /// What helps, as the error table has it.
     pub(super) fn hint(&self, symptom: Symptom, forward: &PlannedForward) -> String {
-        report::hint(symptom, forward, self.access.get_or_init(Access::default))
+        report::hint(symptom, forward, &self.known().access(forward))
     }
 
     /// All forwards can carry data.
-    pub(super) fn ready(&self, forwards: &[(&PlannedForward, Vec<LocalAddress>)], elapsed: Duration) {
+    pub(super) fn ready(&self, forwards: &[(PlannedForward, Vec<LocalAddress>)], elapsed: Duration) {
         self.say(&format!("ready in {:.1} s", elapsed.as_secs_f64()));
-        let forward = |(forward, addresses): &(&PlannedForward, Vec<LocalAddress>)| ReadyForward {
+        let forward = |(forward, addresses): &(PlannedForward, Vec<LocalAddress>)| ReadyForward {
             forward: forward.name().to_owned(),
             addresses: addresses.iter().map(LocalAddress::to_string).collect(),
             member: 0,
@@ -126,28 +177,53 @@ impl Reporter {
         });
     }
 
+    /// What the program is doing, because somebody has asked.
+    pub(super) fn state(&self, snapshot: &Snapshot) {
+        self.show(&format!("up for {} s", snapshot.uptime.as_secs()));
+        snapshot.forwards.iter().for_each(|forward| self.show(&forward.to_string()));
+    }
+
+    /// The configuration was read again; what is new is being started.
+    pub(super) fn reloading(&self, added: &[String], removed: &[String], unchanged: usize) {
+        let named = |names: &[String], what| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
+        let count = (unchanged > 0).then(|| format!("{unchanged} unchanged"));
+        let changes = [named(added, "starting"), named(removed, "stopping"), count];
+        let changes: Vec<_> = changes.into_iter().flatten().collect();
+        self.say(&format!("configuration read again: {}", changes.join("; ")));
+        self.emit(&Body::Reloaded { added, removed, unchanged });
+    }
+
+    /// The configuration could not be read again.
+    pub(super) fn not_reloaded(&self, report: &Report) {
+        self.console.line(To::Stderr, format!("{report}\nwarning: everything goes on as it was"));
+        self.emit(&Body::ReloadFailed { message: &report.error, causes: &report.causes, hint: report.hint.as_deref() });
+    }
+
     /// The program ends. Waits until all is written.
-    pub(super) fn stopped(&self, exit: Exit, by: By) {
-        self.emit(&Body::Stopped { exit: exit.status(), by });
+    pub(super) fn stopped(&self, status: u8, by: By) {
+        self.emit(&Body::Stopped { exit: status, by });
         self.console.flush();
     }
 
     /// The credentials have expired, as a forward finds that was last told of the expiry `last`: 0 for none. Returns
-    /// which one this is. All forwards use the same credentials, so people are told by the first that finds out.
-    pub(super) fn credentials_expired(&self, forward: &str, message: &str, last: u64) -> u64 {
-        let (is_new, expiry) = {
+    /// which one this is. Most forwards use the same credentials: people are told by the first that finds out.
+    pub(super) fn credentials_expired(&self, forward: &PlannedForward, message: &str, last: u64) -> u64 {
+        let (access, is_new, expiry) = {
             let mut known = self.known();
-            let is_new = !std::mem::replace(&mut known.expired, true);
-            known.expiries += u64::from(is_new);
-            (is_new, known.expiries)
+            let access = known.access(forward);
+            let expiries = known.expiries(&access);
+            let is_new = !std::mem::replace(&mut expiries.expired, true);
+            expiries.count += u64::from(is_new);
+            let expiry = expiries.count;
+            (access, is_new, expiry)
         };
         if expiry != last {
-            let hint = report::renewal_hint(self.access.get_or_init(Access::default));
+            let hint = report::renewal_hint(&access);
             if is_new {
                 self.warn(&format!("the credentials cannot be used any more: {message}"));
                 self.warn(&hint);
             }
-            self.emit(&Body::CredentialsExpired { forward, message, hint: &hint });
+            self.emit(&Body::CredentialsExpired { forward: forward.name(), message, hint: &hint });
         }
         expiry
     }
@@ -174,14 +250,34 @@ impl Reporter {
         drop(tokio::task::spawn_blocking(move || reporter.console.drain()).await);
     }
 
+    /// Shows a view below everything that is said, until it is dropped. Must run inside a tokio runtime.
+    pub(super) fn view(self: &Arc<Self>, view: impl View + 'static) -> Shown {
+        self.console.show(view);
+        #[cfg(unix)]
+        let continued = {
+            let reporter = self.clone();
+            // Without it, the view is drawn anew at the next change.
+            live::on_continue(move || reporter.console.redraw()).ok()
+        };
+        Shown {
+            reporter: self.clone(),
+            #[cfg(unix)]
+            _continued: continued,
+        }
+    }
+
     /// Waits until all is written.
     pub(super) fn flush(&self) {
         self.console.flush();
     }
 
-    /// Something has succeeded that takes credentials.
-    pub(super) fn credentials_work(&self) {
-        let expired = std::mem::take(&mut self.known().expired);
+    /// Something has succeeded that takes the credentials of a forward.
+    pub(super) fn credentials_work(&self, forward: &PlannedForward) {
+        let expired = {
+            let mut known = self.known();
+            let access = known.access(forward);
+            std::mem::take(&mut known.expiries(&access).expired)
+        };
         if expired {
             self.say("the credentials can be used again");
         }
@@ -213,8 +309,8 @@ impl Reporter {
     pub(super) fn emit(&self, body: &Body<'_>) {
         match self.format {
             Format::Text => {}
-            Format::Json if body.can_be_spared() => self.console.spare_line(To::Stdout, |dropped| body.line(dropped)),
-            Format::Json => self.console.line(To::Stdout, body.line(0)),
+            Format::Json if body.can_be_spared() => self.console.spare_line(self.events, |dropped| body.line(dropped)),
+            Format::Json => self.console.line(self.events, body.line(0)),
         }
     }
 
@@ -243,6 +339,20 @@ impl Reporter {
     }
 }
 
+/// A view that is shown.
+pub(super) struct Shown {
+    reporter: Arc<Reporter>,
+    /// Draws it again after the program was stopped.
+    #[cfg(unix)]
+    _continued: Option<AbortOnDropHandle<()>>,
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.reporter.console.hide();
+    }
+}
+
 pub(super) fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
@@ -255,15 +365,14 @@ pub(super) mod tests {
 
     use super::*;
     use crate::{
-        cli::{console::tests::Page, grammar},
+        cli::{console::tests::Page, exit::Exit, plan::tests::planned},
         forward::{ConnectionEnd, Event, Peer},
         proto::{Cause, CloseReason, Initiator},
-        session::{SessionEvent, StartRequest},
+        session::SessionEvent,
     };
 
     pub(in super::super) fn forward(text: &str) -> PlannedForward {
-        let spec = grammar::parse(text, false).expect("a valid forward");
-        PlannedForward { spec, request: StartRequest { target: "i-0a".into(), ..Default::default() } }
+        planned(&[text, "-t", "i-0a"])
     }
 
     pub(in super::super) fn session(id: &str) -> SessionId {
@@ -350,10 +459,10 @@ pub(super) mod tests {
         let arn = "arn:aws:sts::123456789012:assumed-role/Dev/alice";
         reporter.identity(&Identity::new("123456789012", arn), &access);
         reporter.opened(&forward, &addresses, &id);
-        reporter.ready(&[(&forward, addresses)], Duration::from_millis(1449));
+        reporter.ready(&[(forward.clone(), addresses)], Duration::from_millis(1449));
         reporter.stopping(Signal::Interrupt);
         reporter.failed(&Report::new(Exit::Denied, "denied").caused_by(&lost()).with_hint("ask"));
-        reporter.stopped(Exit::Denied, By::Ssmfwd);
+        reporter.stopped(Exit::Denied.status(), By::Ssmfwd);
     }
 
     #[test]
@@ -443,7 +552,7 @@ pub(super) mod tests {
         let reporter = Arc::new(Reporter::new(console, Format::Text, false));
         reporter.of(&forward("1:db:2")).tell(&Event::Listening(tcp("127.0.0.1:1")));
         reporter.of(&forward("127.0.0.2:1:db:2")).tell(&Event::Listening(tcp("127.0.0.2:1")));
-        reporter.stopped(Exit::Interrupt, By::Signal);
+        reporter.stopped(Exit::Interrupt.status(), By::Signal);
         assert_eq!(stderr.text(), "");
     }
 }

@@ -1,4 +1,5 @@
-//! The signals that end the program.
+//! The signals: most end the program, SIGUSR1 shows what it is doing, and SIGHUP has it read its configuration again
+//! where there is no terminal that could be gone.
 
 use std::{
     future::{self, Future},
@@ -8,7 +9,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::exit::Exit;
+use super::{exec::has_terminal, exit::Exit};
 
 /// Signals that wait to be handled. More of them say nothing new.
 const WAITING: usize = 4;
@@ -20,13 +21,13 @@ pub(super) enum Signal {
     Interrupt,
     /// SIGTERM.
     Terminate,
-    /// SIGHUP: the terminal is gone.
+    /// SIGHUP: the terminal is gone, or the configuration is to be read again.
     HangUp,
     /// SIGQUIT, Ctrl-\.
     Quit,
-    /// SIGUSR1, which like the next two means nothing here but would end the program and leave its sessions behind.
+    /// SIGUSR1: what is the program doing?
     User1,
-    /// SIGUSR2.
+    /// SIGUSR2, which like the next means nothing here but would end the program and leave its sessions behind.
     User2,
     /// SIGALRM.
     Alarm,
@@ -58,10 +59,33 @@ impl Signal {
     }
 }
 
+/// What somebody wants of a program that serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// That it ends.
+    End(Signal),
+    /// That it reads its configuration again.
+    Reload,
+}
+
 /// The signals of the program, from [`install`](Signals::install) on.
 pub(super) struct Signals {
     receiver: mpsc::Receiver<Signal>,
-    seen: bool,
+    /// Ctrl-C has been pressed.
+    interrupted: bool,
+    /// Shows what the program is doing.
+    show_state: Option<Box<dyn Fn() + Send>>,
+    hang_up: HangUp,
+}
+
+/// What SIGHUP means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HangUp {
+    Ends,
+    Reloads {
+        /// It has come.
+        wished: bool,
+    },
 }
 
 impl Signals {
@@ -72,27 +96,83 @@ impl Signals {
         Ok(receiver.into())
     }
 
-    /// The next signal. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Signal {
-        match self.receiver.recv().await {
-            Some(signal) => {
-                self.seen = true;
-                signal
-            }
-            // Nobody can send one any more.
-            None => future::pending().await,
+    /// From now on SIGUSR1 shows what the program is doing.
+    pub(super) fn show_state(&mut self, show_state: impl Fn() + Send + 'static) {
+        self.show_state = Some(Box::new(show_state));
+    }
+
+    /// From now on SIGHUP has the program read its configuration again, unless there is a terminal: with that gone,
+    /// forwards must not run on.
+    pub(super) fn serve(&mut self) {
+        if !has_terminal() {
+            self.hang_up = HangUp::Reloads { wished: false };
         }
     }
 
-    /// Waits for `work`, but not past a Ctrl-C that is not the first signal: `None`.
-    pub(super) async fn unless_interrupted<F: Future>(&mut self, work: F) -> Option<F::Output> {
+    /// From now on every signal is returned: they are for somebody else.
+    pub(super) fn pass_all(&mut self) {
+        self.show_state = None;
+        self.hang_up = HangUp::Ends;
+    }
+
+    /// As without a terminal.
+    #[cfg(test)]
+    pub(super) fn reload_on_hang_up(&mut self) {
+        self.hang_up = HangUp::Reloads { wished: false };
+    }
+
+    /// The next signal that ends the program. A wish to reload is kept for later. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Signal {
+        loop {
+            if let Wish::End(signal) = self.receive().await {
+                return signal;
+            }
+            self.hang_up = HangUp::Reloads { wished: true };
+        }
+    }
+
+    /// What is wanted next. Cancel-safe.
+    pub(super) async fn wish(&mut self) -> Wish {
+        if self.hang_up == (HangUp::Reloads { wished: true }) {
+            self.hang_up = HangUp::Reloads { wished: false };
+            return Wish::Reload;
+        }
+        self.receive().await
+    }
+
+    async fn receive(&mut self) -> Wish {
+        loop {
+            match self.receiver.recv().await {
+                Some(Signal::HangUp) if self.hang_up != HangUp::Ends => return Wish::Reload,
+                Some(Signal::User1) if self.show_state.is_some() => {
+                    self.show_state.iter().for_each(|show_state| show_state());
+                }
+                Some(signal) => {
+                    self.interrupted |= signal == Signal::Interrupt;
+                    return Wish::End(signal);
+                }
+                // Nobody can send one any more.
+                None => future::pending().await,
+            }
+        }
+    }
+
+    /// As if no signal had come: those that have were for somebody else.
+    pub(super) fn forget(&mut self) {
+        self.interrupted = false;
+    }
+
+    /// Waits for `work`, but not past a second Ctrl-C: `None`. At the first one, `hurry` is called.
+    pub(super) async fn unless_interrupted<F: Future>(&mut self, work: F, hurry: impl Fn()) -> Option<F::Output> {
         let mut work = pin!(work);
         loop {
-            let again = self.seen;
+            let again = self.interrupted;
             tokio::select! {
                 output = &mut work => return Some(output),
-                signal = self.next() => if again && signal == Signal::Interrupt {
-                    return None;
+                signal = self.next() => match signal {
+                    Signal::Interrupt if again => return None,
+                    Signal::Interrupt => hurry(),
+                    _ => {}
                 }
             }
         }
@@ -101,7 +181,7 @@ impl Signals {
 
 impl From<mpsc::Receiver<Signal>> for Signals {
     fn from(receiver: mpsc::Receiver<Signal>) -> Self {
-        Self { receiver, seen: false }
+        Self { receiver, interrupted: false, show_state: None, hang_up: HangUp::Ends }
     }
 }
 
@@ -148,7 +228,44 @@ fn listen(sender: &mpsc::Sender<Signal>) -> io::Result<()> {
 
 #[cfg(all(test, unix))]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_wish_to_reload_is_kept_until_it_can_be_heeded() {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let mut signals = Signals::from(receiver);
+        let shown = Arc::<AtomicU32>::default();
+        let count = shown.clone();
+        signals.show_state(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        signals.reload_on_hang_up();
+        for signal in [Signal::User1, Signal::HangUp, Signal::HangUp, Signal::Terminate] {
+            sender.try_send(signal).expect("room");
+        }
+        assert_eq!(signals.next().await, Signal::Terminate);
+        assert_eq!(shown.load(Ordering::Relaxed), 1);
+        assert_eq!(signals.wish().await, Wish::Reload);
+        sender.try_send(Signal::HangUp).expect("room");
+        sender.try_send(Signal::Interrupt).expect("room");
+        assert_eq!(signals.wish().await, Wish::Reload);
+        assert_eq!(signals.wish().await, Wish::End(Signal::Interrupt));
+    }
+
+    #[tokio::test]
+    async fn with_a_terminal_a_hang_up_ends() {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let mut signals = Signals::from(receiver);
+        signals.serve();
+        signals.pass_all();
+        sender.try_send(Signal::HangUp).expect("room");
+        assert_eq!(signals.wish().await, Wish::End(Signal::HangUp));
+    }
 
     #[test]
     fn an_ignored_hang_up_is_seen() {

@@ -1,32 +1,28 @@
-//! What is said about targets: what a name led to, the name of an id, and what helps when a target leads nowhere.
+//! What is said about targets: what a name led to, and the name of an id. What helps when one leads nowhere is in the
+//! error table.
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{
-    plan::{Access, Plan},
-    reporter::Reporter,
-};
-use crate::{
-    aws::{Aws, LookupFault, Resolution, lookup_fault},
-    session::{ControlError, ControlErrorKind},
-};
+use super::reporter::Reporter;
+use crate::aws::{Aws, Resolution};
 
 /// Other matches that one line names.
 const OTHERS_MAX: usize = 5;
 
-/// Tells what targets lead to, from now on. The names of those given by id are fetched beside the start of their sessions:
-/// who may not see them, or has to wait for them, misses nothing.
-pub(super) fn tell(control: &Arc<Aws>, plan: &Plan, reporter: &Arc<Reporter>) {
+/// Tells what targets lead to, from now on.
+pub(super) fn tell_resolutions(control: &Aws, reporter: &Arc<Reporter>) {
     if !reporter.says() {
         return;
     }
     let to = reporter.clone();
     control.on_resolution(Box::new(move |resolution| to.say(&resolved(resolution))));
+}
 
-    let targets = plan.forwards.iter().map(|forward| &forward.request.target);
-    let ids: BTreeSet<_> =
-        targets.filter(|target| target.starts_with("i-") || target.starts_with("mi-")).cloned().collect();
-    if ids.is_empty() {
+/// Tells the names of targets that are given by id. Fetched beside the start of their sessions: who may not see them,
+/// or has to wait for them, misses nothing.
+pub(super) fn tell_names<'a>(control: &Arc<Aws>, targets: impl Iterator<Item = &'a str>, reporter: &Arc<Reporter>) {
+    let ids: BTreeSet<_> = targets.filter(|target| is_node_id(target)).map(str::to_owned).collect();
+    if ids.is_empty() || !reporter.says() {
         return;
     }
     let (control, reporter) = (control.clone(), reporter.clone());
@@ -42,6 +38,11 @@ pub(super) fn tell(control: &Arc<Aws>, plan: &Plan, reporter: &Arc<Reporter>) {
             }
         }
     });
+}
+
+/// Whether a target is a managed node, given by its id.
+pub(super) fn is_node_id(target: &str) -> bool {
+    target.starts_with("i-") || target.starts_with("mi-")
 }
 
 /// `name:bastion is i-0a "bastion" (also: i-0b, and i-0c, which is not online)`.
@@ -65,57 +66,6 @@ fn resolved(resolution: &Resolution) -> String {
         line.push(')');
     }
     line
-}
-
-/// What helps when a target leads nowhere, or may not be looked up. `None` for any other error.
-pub(super) fn hint(error: &ControlError, access: &Access) -> Option<String> {
-    if error.kind == ControlErrorKind::AccessDenied {
-        return match error.operation {
-            "DescribeInstanceInformation" | "DescribeInstanceProperties" => Some(
-                "the policy must allow ssm:DescribeInstanceInformation on *; a target that is named by its id, as in \
-                 --target i-0123456789abcdef0, needs no such call"
-                    .into(),
-            ),
-            "ListTasks" | "DescribeTasks" => Some(
-                "the policy must allow ecs:ListTasks and ecs:DescribeTasks; a container that is named by its id, as in \
-                 --target ecs:CLUSTER_TASK_RUNTIME, needs no such call"
-                    .into(),
-            ),
-            _ => None,
-        };
-    }
-    let region = access.region.as_deref().unwrap_or("this region");
-    Some(match lookup_fault(error)? {
-        LookupFault::NoMatch => format!(
-            "`{}` lists the managed nodes of this account in {region}; a node is one once its SSM agent has reached the \
-             service",
-            ls(access)
-        ),
-        LookupFault::Offline => {
-            "start the node or its SSM agent; it needs an instance role and a way to the SSM endpoints".into()
-        }
-        LookupFault::NoCluster => format!("check the cluster's name, the account and the region {region}"),
-        LookupFault::NoService => "check the service's name".into(),
-        LookupFault::NoTask => "wait for its deployment, or see why its tasks stop".into(),
-        LookupFault::ExecOff { cluster, service } => format!(
-            "enable it with `aws ecs update-service --cluster {cluster} --service {service} --enable-execute-command \
-             --force-new-deployment`"
-        ),
-        LookupFault::NoAgent => {
-            "wait a moment if it has just started; its task role must allow ssmmessages:CreateControlChannel, \
-             CreateDataChannel, OpenControlChannel and OpenDataChannel"
-                .into()
-        }
-        LookupFault::NoContainer => "name one of them, or none: ecs:CLUSTER/SERVICE".into(),
-    })
-}
-
-/// The command that lists what there is, with the profile and the region in use.
-fn ls(access: &Access) -> String {
-    let option = |name: &str, value: &Option<String>| {
-        value.as_ref().map_or_else(String::new, |value| format!(" --{name} {value}"))
-    };
-    format!("ssmfwd ls{}{}", option("profile", &access.profile), option("region", &access.region))
 }
 
 #[cfg(test)]
@@ -148,11 +98,5 @@ mod tests {
         resolution.label = None;
         resolution.others = (0..7).map(|id| other(&format!("i-{id}"), None, true)).collect();
         assert_eq!(resolved(&resolution), "name:bastion is i-0a (also: i-0, i-1, i-2, i-3, i-4 and 2 more)");
-    }
-
-    #[test]
-    fn the_list_is_that_of_the_same_account() {
-        let access = Access { profile: Some("dev".into()), region: Some("eu-west-1".into()), ..Access::default() };
-        assert_eq!(ls(&access), "ssmfwd ls --profile dev --region eu-west-1");
     }
 }

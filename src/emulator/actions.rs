@@ -22,8 +22,8 @@ pub enum Action {
     Pause,
     /// The client gets `start_publication`.
     Start,
-    /// The service ends the session, as an administrator's TerminateSession does. A client without a websocket learns it
-    /// only from ResumeSession.
+    /// The service ends the session, as an administrator's TerminateSession does. A client without a websocket learns
+    /// it only from ResumeSession.
     ChannelClosed {
         /// The text for the client.
         output: String,

@@ -72,8 +72,8 @@ pub struct EmulatorConfig {
     /// Round-trip time that the client sees: half of it is added to each relayed message in either direction.
     #[serde(rename = "rtt_ms", with = "millis")]
     pub rtt: Duration,
-    /// What the client's link carries in either direction, bytes of messages per second; all sessions share it. Messages
-    /// beyond it wait in a deep queue in front of it. `None`, or 0: no limit.
+    /// What the client's link carries in either direction, bytes of messages per second; all sessions share it.
+    /// Messages beyond it wait in a deep queue in front of it. `None`, or 0: no limit.
     pub link_bytes_per_second: Option<u64>,
     /// Faults of relayed messages.
     pub faults: Faults,
@@ -81,8 +81,8 @@ pub struct EmulatorConfig {
     pub payload_cap: Option<PayloadCap>,
     /// Most messages that the gateway takes from a client per second, and what it does about more.
     pub rate_cap: Option<RateCap>,
-    /// Each websocket, the client's and the agent's, is closed with `1000 Bye` this long after it was opened (the service
-    /// does it about hourly).
+    /// Each websocket, the client's and the agent's, is closed with `1000 Bye` this long after it was opened (the
+    /// service does it about hourly).
     #[serde(rename = "bye_every_ms", with = "optional_millis")]
     pub bye_every: Option<Duration>,
     /// A session without stream data for this long is ended by the service. `None`, or 0 as the switch has it: never.
@@ -107,8 +107,8 @@ pub struct EmulatorConfig {
     /// The gateway and the API are down, as after a kill -9: all connections are reset and new ones are too. The agents
     /// lose their websockets and come back after it. The control path works.
     pub outage: bool,
-    /// The network between client and emulator swallows everything: connections stay open and new ones are accepted, but
-    /// nothing moves. It goes on where it stopped afterwards. The agents do not notice; the control path works.
+    /// The network between client and emulator swallows everything: connections stay open and new ones are accepted,
+    /// but nothing moves. It goes on where it stopped afterwards. The agents do not notice; the control path works.
     pub blackhole: bool,
 
     /// Where StreamUrls point, as `wss://HOST[:PORT]`, if not to where the API was asked.
@@ -126,7 +126,8 @@ pub struct EmulatorConfig {
     pub forbidden_documents: Vec<String>,
     /// Whether the credentials have expired.
     pub expired_credentials: bool,
-    /// So many of the next calls that start, resume or end a session are answered with `ThrottlingException`; counts down.
+    /// So many of the next calls that start, resume or end a session are answered with `ThrottlingException`; counts
+    /// down.
     pub throttle: u32,
     /// Operations that fail in other ways.
     pub failures: Vec<ApiFailure>,

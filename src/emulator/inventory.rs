@@ -201,8 +201,8 @@ fn nodes(service: &Service, config: &EmulatorConfig) -> Vec<Node> {
     nodes
 }
 
-/// Whether a session can be started on a target: a node that is online, a container that can be reached, or one that the
-/// configuration merely names.
+/// Whether a session can be started on a target: a node that is online, a container that can be reached, or one that
+/// the configuration merely names.
 pub(super) fn is_connected(service: &Service, config: &EmulatorConfig, target: &str) -> bool {
     if config.offline || service.is_restarting(target) {
         return false;

@@ -10,7 +10,8 @@ pub struct Role {
     pub trusts: Vec<String>,
     /// What AssumeRole must give as ExternalId.
     pub external_id: Option<String>,
-    /// Whether AssumeRole takes a code of a device, of [`EmulatorConfig::mfa_devices`](super::EmulatorConfig::mfa_devices).
+    /// Whether AssumeRole takes a code of a device, of
+    /// [`EmulatorConfig::mfa_devices`](super::EmulatorConfig::mfa_devices).
     pub mfa: bool,
     /// Longest life of its credentials, seconds: 3600 to 43200.
     pub max_duration: u32,

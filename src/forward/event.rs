@@ -9,7 +9,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Connector, LocalAddress, Tunnel};
+use super::{Connector, LocalAddress, Monitor, Tunnel};
 use crate::{
     proto::{Cause, CloseReason, Initiator},
     session::{self, ConnectError, SessionEvent, SessionId, StartRequest},
@@ -116,13 +116,16 @@ pub enum Event {
         /// Why the one before was lost.
         reason: CloseReason,
     },
-    /// The session was not lost, but ended, by the service or the agent: the next connection starts another, and nothing
-    /// else does.
+    /// The session was not lost, but ended, by the service or the agent, or by us: the next connection starts another, and
+    /// nothing else does.
     Dormant {
         /// Why.
         reason: CloseReason,
         /// The session was one of a single connection, which it has carried to its end: nothing to tell people.
         fulfilled: bool,
+        /// All sessions are being ended by us, because no connection has used the forward for so long: the
+        /// [`Self::SessionEnded`] of each follows.
+        idle: Option<Duration>,
     },
     /// New connections are refused from now on, because the reconnect window has closed: told at the first that is, and
     /// once for each outage.
@@ -147,7 +150,7 @@ pub(super) async fn start<C: Connector>(
     connector: &C,
     request: StartRequest,
     member: u32,
-    observer: &Observer,
+    (observer, monitor): (&Observer, &Monitor),
     cancel: CancellationToken,
 ) -> Result<C::Tunnel, ConnectError> {
     let started = Arc::<OnceLock<SessionId>>::default();
@@ -164,6 +167,9 @@ pub(super) async fn start<C: Connector>(
         }
     });
     let result = connector.connect(request, of_session, cancel).await;
+    if let Err(error) = &result {
+        monitor.start_failed(error);
+    }
     if let (Err(error), Some(session)) = (&result, started.get().cloned()) {
         let reason = end_of_start(error);
         observer(Event::SessionEnded { session, member, reason, idle: true, bytes_up: 0, bytes_down: 0 });

@@ -1,28 +1,26 @@
 //! One forward: its listeners, its sessions, and the connections between them.
 
+mod shared;
+
 use std::{
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{self, Instant},
-};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::shared::Shared;
 use super::{
-    Accepted, BindError, Carried, ConnectionEnd, Connector, Event, ForwardSpec, Listeners, LocalAddress, LocalSocket,
-    Observer, Peer, Relay, SessionAccounts, Sessions, Tunnel, event,
+    AdoptedListener, BindError, Connector, Event, ForwardSpec, Listeners, LocalAddress, Monitor, Observer,
+    SessionAccounts, Sessions, Tunnel, event,
     lingering::Lingering,
     sessions::Place,
-    supply::{NoSession, Opened, Source, Supply, supply},
+    status::{Life, Phase},
+    supply::{Source, supply},
 };
 use crate::session::{ConnectError, StartRequest};
-
-/// How long connections may go on by themselves when the forward is asked to stop.
-const DRAIN: Duration = Duration::from_secs(1);
 
 /// Settings of a forward.
 #[derive(Debug, Clone)]
@@ -33,10 +31,34 @@ pub struct ForwarderOptions {
     pub linger: Duration,
     /// How long new connections are held while a lost session is brought back, counted from its loss.
     pub reconnect_window: Duration,
+    /// After so long without connections the sessions are ended, and the next connection starts another; `None`: never.
+    /// Connections that linger or wait are connections.
+    pub idle_close: Option<Duration>,
+    /// How long connections may go on by themselves when the forward is asked to stop. Those that linger may not.
+    pub drain: Duration,
+    /// Once it fires, that takes a second at most.
+    pub hurry: CancellationToken,
     /// The SSM sessions behind the forward.
     pub sessions: Sessions,
     /// Counts the sessions of all forwards with clones of these options.
     pub accounts: SessionAccounts,
+}
+
+/// 1024 connections, a linger time of 5 s, a reconnect window of 60 s, no end for want of use, 1 s to drain, automatic
+/// sessions in an account of their own.
+impl Default for ForwarderOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: NonZeroU32::MIN.saturating_add(1023),
+            linger: Duration::from_secs(5),
+            reconnect_window: Duration::from_secs(60),
+            idle_close: None,
+            drain: Duration::from_secs(1),
+            hurry: CancellationToken::new(),
+            sessions: Sessions::default(),
+            accounts: SessionAccounts::default(),
+        }
+    }
 }
 
 /// Why a forward is over.
@@ -54,6 +76,7 @@ pub struct Forwarder {
     listeners: Listeners,
     options: ForwarderOptions,
     observer: Observer,
+    life: Life,
     /// The place in the account of a session that was started and does not serve yet.
     place: Mutex<Option<Place>>,
 }
@@ -64,17 +87,47 @@ impl Forwarder {
     /// # Errors
     /// When one of them cannot be bound.
     pub fn bind(spec: &ForwardSpec, options: ForwarderOptions, observer: Observer) -> Result<Self, BindError> {
-        let listeners = Listeners::bind(&spec.listen)?;
+        Ok(Self::new(Listeners::bind(&spec.listen)?, options, observer))
+    }
+
+    /// Takes sockets that listen already instead of binding any; they are closed at the end, and their files stay. Must
+    /// run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When one of them does not listen, or there is none.
+    pub fn adopt(
+        listeners: Vec<AdoptedListener>,
+        options: ForwarderOptions,
+        observer: Observer,
+    ) -> Result<Self, BindError> {
+        Ok(Self::new(Listeners::adopt(listeners)?, options, observer))
+    }
+
+    fn new(listeners: Listeners, options: ForwarderOptions, observer: Observer) -> Self {
+        let monitor = Monitor::new(listeners.addresses());
+        let observer = monitor.observe(observer);
         for address in listeners.addresses() {
             observer(Event::Listening(address));
         }
-        Ok(Self { listeners, options, observer, place: Mutex::default() })
+        Self { listeners, options, observer, life: Life(monitor), place: Mutex::default() }
     }
 
     /// The bound addresses.
     #[must_use]
     pub fn addresses(&self) -> Vec<LocalAddress> {
         self.listeners.addresses()
+    }
+
+    /// Fires when it does not listen any more: its addresses can be bound again, while its connections end.
+    #[must_use]
+    pub fn closed(&self) -> CancellationToken {
+        self.listeners.closed()
+    }
+
+    /// Asks what the forward is doing, also while it runs and when it is over.
+    #[must_use]
+    pub fn monitor(&self) -> Monitor {
+        self.life.0.clone()
     }
 
     /// Starts the session with which this forward begins.
@@ -89,7 +142,7 @@ impl Forwarder {
     ) -> Result<C::Tunnel, ConnectError> {
         // Before any other forward fills up: all that are needed come first.
         *self.place() = Some(self.options.accounts.take(&request.target));
-        let result = event::start(connector, request, 0, &self.observer, cancel).await;
+        let result = event::start(connector, request, 0, (&self.observer, &self.life.0), cancel).await;
         if result.is_err() {
             *self.place() = None;
         }
@@ -99,6 +152,7 @@ impl Forwarder {
     /// Ends a session of [`Self::connect`] that will not be used after all.
     pub async fn discard<T: Tunnel>(&self, tunnel: T) {
         let reason = tunnel.close().await;
+        self.life.0.session_unused(&tunnel);
         (self.observer)(event::end_of(&tunnel, 0, reason, false));
         *self.place() = None;
     }
@@ -116,18 +170,70 @@ impl Forwarder {
         tunnel: C::Tunnel,
         drain: CancellationToken,
     ) -> ForwardEnd {
-        let Self { listeners, options, observer, place } = self;
+        let (listeners, running) = self.running(connector, request, Some(tunnel));
+        running.until_over(drain, |shared| shared.serve(listeners)).await
+    }
+
+    /// The same without a session at first: the first connection starts one, and is held meanwhile as with any other
+    /// that has none.
+    pub async fn run_lazy<C: Connector>(
+        self,
+        connector: Arc<C>,
+        request: StartRequest,
+        drain: CancellationToken,
+    ) -> ForwardEnd {
+        let (listeners, running) = self.running(connector, request, None);
+        running.until_over(drain, |shared| shared.serve(listeners)).await
+    }
+
+    fn running<C: Connector>(
+        self,
+        connector: Arc<C>,
+        request: StartRequest,
+        tunnel: Option<C::Tunnel>,
+    ) -> (Listeners, Running<C>) {
+        let Self { listeners, options, observer, life, place } = self;
         let place = place.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let place = place.unwrap_or_else(|| options.accounts.take(&request.target));
+        let first = tunnel.map(|tunnel| (tunnel, place.unwrap_or_else(|| options.accounts.take(&request.target))));
+        (listeners, Running { connector, request, first, options, observer, life })
+    }
+}
+
+/// A forward apart from its listeners.
+struct Running<C: Connector> {
+    connector: Arc<C>,
+    request: StartRequest,
+    first: Option<(C::Tunnel, Place)>,
+    options: ForwarderOptions,
+    observer: Observer,
+    life: Life,
+}
+
+impl<C: Connector> Running<C> {
+    /// Serves what `serve` accepts, which is dropped as soon as nothing more is to be accepted.
+    async fn until_over<F: Future<Output = ()>>(
+        self,
+        drain: CancellationToken,
+        serve: impl FnOnce(Arc<Shared<C::Tunnel>>) -> F,
+    ) -> ForwardEnd {
+        let Self { connector, request, first, options, observer, life: Life(ref monitor) } = self;
         let (abort, stopping) = (CancellationToken::new(), drain.child_token());
         // Should this future be dropped, its connections are too.
         let _dropped = abort.clone().drop_guard();
-        let (sessions, accounts) = (options.sessions, options.accounts);
-        let source = Source { connector, request, observer: observer.clone(), sessions, accounts };
-        let (supply, mut supervisor) = supply(source, (tunnel, place), options.reconnect_window, fastrand::Rng::new());
+        let source = Source {
+            connector,
+            request,
+            observer: observer.clone(),
+            monitor: monitor.clone(),
+            sessions: options.sessions,
+            idle_close: options.idle_close,
+            accounts: options.accounts,
+        };
+        let (supply, mut supervisor) = supply(source, first, options.reconnect_window, fastrand::Rng::new());
         let shared = Arc::new(Shared {
             supply,
             observer,
+            monitor: monitor.clone(),
             linger: options.linger,
             connections: Arc::new(Semaphore::new(options.max_connections.get() as usize)),
             lingering: Arc::new(Lingering::new(stopping.clone())),
@@ -138,18 +244,19 @@ impl Forwarder {
         let end = tokio::select! {
             error = supervisor.supply() => ForwardEnd::Failed(error),
             () = drain.cancelled() => ForwardEnd::Stopped,
-            () = shared.clone().serve(listeners) => ForwardEnd::Stopped,
+            () = serve(shared.clone()) => ForwardEnd::Stopped,
         };
 
         // Connections that linger are hurried, but not cut: the agent acknowledges bytes before the destination has
         // them, and only its FIN tells that it has. One that goes on is cut with its session; one whose session is
         // over already, and that only waits for its local program, is cut as well.
+        monitor.set_phase(Phase::Stopping);
         shared.stopping.cancel();
         shared.tasks.close();
         supervisor.stop();
         let mut ends = Vec::new();
         tokio::select! {
-            _ = time::timeout(DRAIN, shared.tasks.wait()) => {}
+            () = shared.drained(options.drain, &options.hurry) => {}
             () = supervisor.watch(&mut ends) => {}
         }
         supervisor.close(&mut ends).await;
@@ -157,104 +264,6 @@ impl Forwarder {
         shared.tasks.wait().await;
         ends.into_iter().for_each(|end| (shared.observer)(end));
         end
-    }
-}
-
-/// What the connections of a forward share.
-struct Shared<T> {
-    supply: Supply<T>,
-    observer: Observer,
-    linger: Duration,
-    connections: Arc<Semaphore>,
-    lingering: Arc<Lingering>,
-    tasks: TaskTracker,
-    stopping: CancellationToken,
-    /// Cuts every connection.
-    abort: CancellationToken,
-}
-
-impl<T: Tunnel> Shared<T> {
-    /// Accepts for ever.
-    async fn serve(self: Arc<Self>, mut listeners: Listeners) {
-        let mut failing = false;
-        // The permit comes first: connections beyond the limit wait in the kernel.
-        while let Ok(permit) = self.connections.clone().acquire_owned().await {
-            match listeners.accept().await {
-                Ok(accepted) => {
-                    failing = false;
-                    let connection = self.clone().connection(accepted, permit);
-                    self.tasks.spawn(connection);
-                }
-                Err(error) if failing => tracing::debug!(%error, "still cannot accept connections"),
-                Err(error) => {
-                    failing = true;
-                    (self.observer)(Event::AcceptFailed(error.to_string()));
-                }
-            }
-        }
-    }
-
-    async fn connection(self: Arc<Self>, accepted: Accepted, permit: OwnedSemaphorePermit) {
-        let peer = accepted.peer();
-        (self.observer)(Event::ConnectionOpened { peer });
-        match accepted {
-            Accepted::Tcp(socket, _) => {
-                if let Err(error) = socket.set_nodelay(true) {
-                    tracing::debug!(%error, "cannot set TCP_NODELAY on a local socket");
-                }
-                self.carry(socket, peer, permit).await;
-            }
-            #[cfg(unix)]
-            Accepted::Unix(socket) => self.carry(socket, peer, permit).await,
-        }
-    }
-
-    /// Carries one connection to its end. Tells of the end before the local program can see it, so that what it does
-    /// next is told after it.
-    async fn carry<L: LocalSocket>(&self, socket: L, peer: Peer, permit: OwnedSemaphorePermit) {
-        let started = Instant::now();
-        // Until the relay takes over, a failure must not look like an end either.
-        if let Err(error) = socket.set_reset_on_drop(true) {
-            tracing::debug!(%error, "cannot set the linger option of a local socket");
-        }
-        let opened = tokio::select! {
-            biased;
-            opened = self.supply.open() => opened.map_err(|NoSession| ConnectionEnd::NoSession),
-            () = socket.gave_up() => Err(ConnectionEnd::LocalReset),
-        };
-        // The stream goes first: locals are dropped in reverse order.
-        let Opened { stream, lease } = match opened {
-            Ok(opened) => opened,
-            Err(end) => return self.report(peer, end, 0, 0, started.elapsed()),
-        };
-        let mut relay = Relay::new(socket, stream, self.linger);
-        let end = self.abort.run_until_cancelled(async {
-            match relay.carry().await {
-                Carried::Ended(end) => end,
-                Carried::Lingering => {
-                    lease.linger();
-                    let place = self.lingering.enter(permit);
-                    relay.finish(place.hurry()).await
-                }
-            }
-        });
-        let end = end.await.unwrap_or(ConnectionEnd::Stopped);
-        self.report(peer, end, relay.bytes_up(), relay.bytes_down(), started.elapsed());
-    }
-
-    fn report(&self, peer: Peer, end: ConnectionEnd, bytes_up: u64, bytes_down: u64, duration: Duration) {
-        let end = match end {
-            ConnectionEnd::SessionEnded | ConnectionEnd::LingerExpired | ConnectionEnd::NoSession
-                if self.stopping.is_cancelled() =>
-            {
-                ConnectionEnd::Stopped
-            }
-            end => end,
-        };
-        if end == ConnectionEnd::DestinationRefused {
-            (self.observer)(Event::DestinationRefused { peer });
-        }
-        (self.observer)(Event::ConnectionClosed { peer, bytes_up, bytes_down, duration, end });
     }
 }
 

@@ -16,10 +16,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::{self, Sleep},
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::{AdoptedListener, Bind, Listen, Peer};
 #[cfg(unix)]
-use super::unix_socket::UnixSocket;
-use super::{Bind, Listen, Peer};
+use super::{adopted, unix_socket::UnixSocket};
 
 /// Connections that the kernel keeps until they are accepted. Connections beyond `--max-connections` wait there.
 pub(super) const BACKLOG: i32 = 1024;
@@ -74,6 +75,13 @@ pub enum BindError {
         /// The path.
         path: PathBuf,
     },
+    /// A socket that was to listen already.
+    #[error("cannot use a listening socket that was passed on")]
+    Adopted {
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// This system has no unix sockets.
     #[error("cannot listen on {}: there are no unix sockets on this system", path.display())]
     Unsupported {
@@ -87,7 +95,7 @@ pub enum BindError {
 pub enum LocalAddress {
     /// With the real port.
     Tcp(SocketAddr),
-    /// A unix socket.
+    /// A unix socket. One without a path, which somebody else has made, has `@name` or `(unnamed)` in its place.
     Unix(PathBuf),
 }
 
@@ -123,9 +131,11 @@ impl Accepted {
     }
 }
 
-/// The bound addresses of one forward: one or two.
+/// The listening sockets of one forward: one or two that we have bound, or any number of others.
 pub struct Listeners {
+    // In this order: the sockets are closed before that is told.
     sockets: Vec<Listening>,
+    closed: DropGuard,
     /// Which socket is asked first, so that a busy one does not starve the other.
     turn: usize,
     retry: Retry,
@@ -151,7 +161,26 @@ impl Listeners {
             #[cfg(not(unix))]
             Listen::Unix(path) => return Err(BindError::Unsupported { path: path.clone() }),
         };
-        Ok(Self { sockets, turn: 0, retry: Retry::default() })
+        Ok(Self { sockets, closed: CancellationToken::new().drop_guard(), turn: 0, retry: Retry::default() })
+    }
+
+    /// Takes sockets that listen already. Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When one of them does not listen, or there is none.
+    pub fn adopt(listeners: Vec<AdoptedListener>) -> Result<Self, BindError> {
+        let failed = |source| BindError::Adopted { source };
+        if listeners.is_empty() {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "there is none")));
+        }
+        let sockets = listeners.into_iter().map(Listening::adopt).collect::<io::Result<_>>().map_err(failed)?;
+        Ok(Self { sockets, closed: CancellationToken::new().drop_guard(), turn: 0, retry: Retry::default() })
+    }
+
+    /// Fires when none of them listens any more: their addresses can be bound again.
+    #[must_use]
+    pub fn closed(&self) -> CancellationToken {
+        self.closed.token().clone()
     }
 
     /// The addresses, with the real port.
@@ -199,6 +228,21 @@ impl Listeners {
 }
 
 impl Listening {
+    fn adopt(listener: AdoptedListener) -> io::Result<Self> {
+        match listener {
+            AdoptedListener::Tcp(listener) => {
+                #[cfg(unix)]
+                adopted::check(&listener)?;
+                listener.set_nonblocking(true)?;
+                let listener = TcpListener::from_std(listener)?;
+                let bound = listener.local_addr()?;
+                Ok(Self::Tcp(listener, bound))
+            }
+            #[cfg(unix)]
+            AdoptedListener::Unix(listener) => Ok(Self::Unix(UnixSocket::adopt(listener)?)),
+        }
+    }
+
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match self {
             Self::Tcp(listener, _) => {

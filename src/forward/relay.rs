@@ -19,6 +19,7 @@ use std::{
     io::{self, IoSlice},
     mem::MaybeUninit,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -32,7 +33,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ConnectionEnd, Fin, HalfClose, TunnelStream};
+use super::{ConnectionEnd, Fin, HalfClose, TunnelStream, status::Traffic};
 
 /// Bytes moved upwards at once: a few segments of a loopback socket, and half of what a stream takes.
 const CHUNK: usize = 32 * 1024;
@@ -114,8 +115,7 @@ pub struct Relay<L, S> {
     linger: Duration,
     last_heard: Instant,
     timer: Pin<Box<Sleep>>,
-    bytes_up: u64,
-    bytes_down: u64,
+    traffic: Arc<Traffic>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,9 +165,13 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
             linger,
             last_heard: now.into_std(),
             timer: Box::pin(time::sleep_until(now)),
-            bytes_up: 0,
-            bytes_down: 0,
+            traffic: Arc::default(),
         }
+    }
+
+    /// Counts its bytes there, where others can see them. Before the first is carried.
+    pub(super) fn counted_by(self, traffic: &Arc<Traffic>) -> Self {
+        Self { traffic: traffic.clone(), ..self }
     }
 
     /// Carries bytes until one side has ended. Cancel-safe.
@@ -193,13 +197,13 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
     /// Bytes given to the stream.
     #[must_use]
     pub fn bytes_up(&self) -> u64 {
-        self.bytes_up
+        self.traffic.up()
     }
 
     /// Bytes given to the local program.
     #[must_use]
     pub fn bytes_down(&self) -> u64 {
-        self.bytes_down
+        self.traffic.down()
     }
 
     fn is_lingering(&self) -> bool {
@@ -399,7 +403,7 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
         match written {
             Poll::Pending => None,
             Poll::Ready(Ok(count)) => {
-                self.bytes_down += count as u64;
+                self.traffic.delivered(count);
                 self.last_heard = now;
                 self.policy.delivered(now);
                 Some(count)
@@ -419,7 +423,7 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
         match written {
             Poll::Pending => Ok(None),
             Poll::Ready(Ok(count)) => {
-                self.bytes_up += count as u64;
+                self.traffic.sent(count);
                 self.unflushed = true;
                 self.policy.sent();
                 Ok(Some(count))

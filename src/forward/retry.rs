@@ -191,6 +191,11 @@ impl Pace {
         self.retry_at.max(self.step_at)
     }
 
+    /// Whether the last start has failed, as far as that says something about the next.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
     /// A start has failed. A session that was ended before it was ready is also one that did not last.
     pub(super) fn failed(&mut self, now: Instant, error: &ConnectError) -> Verdict {
         match error {

@@ -1,4 +1,4 @@
-//! One forward, as data: where it listens, and where it leads. Not how it is written (`cli/grammar.rs`).
+//! One forward, as data: where it listens, and where it leads. How it is written is in `grammar.rs`.
 
 use std::{
     collections::BTreeMap,
@@ -51,7 +51,7 @@ pub enum Bind {
 }
 
 /// What the agent is asked to connect to. Both parts are missing only with a document that knows them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Destination {
     /// A name or an address as the target sees it; none is the target itself. IPv6 without brackets.
     pub host: Option<String>,
@@ -113,6 +113,13 @@ impl fmt::Display for Listen {
             Self::Tcp { bind: Bind::Address(address), port } => SocketAddr::new(*address, *port).fmt(f),
             Self::Unix(path) => path.display().fmt(f),
         }
+    }
+}
+
+/// A port of the target itself.
+impl From<u16> for Destination {
+    fn from(port: u16) -> Self {
+        Self { host: None, port: Some(port) }
     }
 }
 

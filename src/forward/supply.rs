@@ -31,10 +31,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub(super) use self::supervisor::{Source, supply};
 use self::{
     crowd::Crowd,
-    member::{Lease, Member, MemberId},
+    member::{Member, MemberId},
+};
+pub(super) use self::{
+    member::Lease,
+    supervisor::{Source, Supervisor, supply},
 };
 use super::{Event, Observer, Tunnel};
 use crate::{

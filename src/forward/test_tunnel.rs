@@ -281,6 +281,10 @@ impl Tunnel for TestTunnel {
         self.health.subscribe()
     }
 
+    fn rtt(&self) -> Option<Duration> {
+        Some(Duration::from_millis(20))
+    }
+
     fn statistics(&self) -> Statistics {
         *self.statistics.lock().expect("no panic under the lock")
     }

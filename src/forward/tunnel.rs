@@ -42,6 +42,9 @@ pub trait Tunnel: Clone + Send + Sync + 'static {
     /// Whether the tunnel can carry data at the moment, and every change of that.
     fn health(&self) -> watch::Receiver<Health>;
 
+    /// The smoothed round trip time to the agent; `None` before the first measurement.
+    fn rtt(&self) -> Option<Duration>;
+
     /// What was carried, and how fast.
     fn statistics(&self) -> Statistics;
 
@@ -115,6 +118,10 @@ impl Tunnel for Session {
         Self::health(self)
     }
 
+    fn rtt(&self) -> Option<Duration> {
+        self.srtt()
+    }
+
     fn statistics(&self) -> Statistics {
         Self::statistics(self)
     }
@@ -159,14 +166,21 @@ pub struct SessionConnector {
     pub dialer: Arc<Dialer>,
     /// Settings of each session; the observer is replaced, and `slowdown` too: a pause is about one target's agent.
     pub options: SessionOptions,
-    slowdowns: Mutex<HashMap<String, Slowdown>>,
+    slowdowns: Arc<Mutex<HashMap<String, Slowdown>>>,
 }
 
 impl SessionConnector {
     /// A connector for sessions of any targets.
     #[must_use]
     pub fn new(control: Arc<dyn ControlPlane>, dialer: Arc<Dialer>, options: SessionOptions) -> Self {
-        Self { control, dialer, options, slowdowns: Mutex::default() }
+        Self { control, dialer, options, slowdowns: Arc::default() }
+    }
+
+    /// One with other options, that shares everything else.
+    #[must_use]
+    pub fn with_options(&self, options: SessionOptions) -> Self {
+        let (control, dialer) = (self.control.clone(), self.dialer.clone());
+        Self { control, dialer, options, slowdowns: self.slowdowns.clone() }
     }
 
     /// What the sessions of a target share.

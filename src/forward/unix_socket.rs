@@ -1,21 +1,35 @@
 //! A unix socket in the file system: private from its first moment, removed at the end.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, File, Permissions, TryLockError},
     io,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        net::UnixListener as StdListener,
+    },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
-use super::listener::{BACKLOG, BindError};
+use super::{
+    adopted::{check, path_of},
+    listener::{BACKLOG, BindError},
+};
+
+/// How often the lock of a folder is tried for, and the first pause between; each is twice as long as the one before,
+/// less than a second together.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// A listening unix socket and its place in the file system.
 pub(super) struct UnixSocket {
     pub(super) listener: UnixListener,
-    file: SocketFile,
+    path: PathBuf,
+    /// Of one that we have made.
+    _file: Option<SocketFile>,
 }
 
 impl UnixSocket {
@@ -27,18 +41,28 @@ impl UnixSocket {
         let _lock = lock_folder(path);
         remove_stale(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
+        // Linux makes the file with the mode of the socket; elsewhere that is refused, and does no harm.
+        rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600)).ok();
         socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
         let file = SocketFile::of(path).map_err(failed)?;
-        // The mode is set before `listen`: until then nobody can connect, whatever the umask allows.
-        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
+        // Before `listen`: until then nobody can connect, whatever the umask allows.
+        file.make_private().map_err(failed)?;
         socket.listen(BACKLOG).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         let listener = UnixListener::from_std(socket.into()).map_err(failed)?;
-        Ok(Self { listener, file })
+        Ok(Self { listener, path: path.to_owned(), _file: Some(file) })
+    }
+
+    /// One that listens already, and whose file stays when it is dropped.
+    pub(super) fn adopt(listener: StdListener) -> io::Result<Self> {
+        check(&listener)?;
+        listener.set_nonblocking(true)?;
+        let path = path_of(&listener.local_addr()?);
+        Ok(Self { listener: UnixListener::from_std(listener)?, path, _file: None })
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.file.path
+        &self.path
     }
 }
 
@@ -51,6 +75,28 @@ struct SocketFile {
 impl SocketFile {
     fn of(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), identity: identity(path)? })
+    }
+
+    /// Sees to it that its mode is 0600. An error if somebody has put another file in its place: that one is not touched.
+    fn make_private(&self) -> io::Result<()> {
+        if self.mode()? != 0o600 {
+            // This follows a link, and what is put there between the two looks is found by the second.
+            fs::set_permissions(&self.path, Permissions::from_mode(0o600))?;
+        }
+        match self.mode()? {
+            0o600 => Ok(()),
+            mode => Err(io::Error::other(format!("its mode is {mode:o}, although 600 was set"))),
+        }
+    }
+
+    /// Its permissions, if it is still the same socket, and ours.
+    fn mode(&self) -> io::Result<u32> {
+        let file = fs::symlink_metadata(&self.path)?;
+        let same = file.file_type().is_socket() && (file.dev(), file.ino()) == self.identity;
+        if !same || file.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::other("another file was put in the place of the socket"));
+        }
+        Ok(file.permissions().mode() & 0o777)
     }
 }
 
@@ -70,12 +116,21 @@ impl Drop for SocketFile {
     }
 }
 
-/// Held while a socket is replaced. Best effort: a folder that cannot be read cannot be locked.
+/// Held while a socket is replaced. Best effort: a folder that cannot be read cannot be locked, and whoever can read it
+/// can hold its lock for ever.
+#[expect(clippy::disallowed_methods, reason = "less than a second, before anything is served, and mostly nothing")]
 fn lock_folder(path: &Path) -> Option<File> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let folder = File::open(folder).ok()?;
-    folder.lock().ok()?;
-    Some(folder)
+    for attempt in 0..LOCK_TRIES {
+        match folder.try_lock() {
+            Ok(()) => return Some(folder),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE * (1 << attempt.min(8))),
+            Err(TryLockError::Error(_)) => return None,
+        }
+    }
+    tracing::debug!(path = %path.display(), "somebody holds the lock of the folder");
+    None
 }
 
 fn remove_stale(path: &Path) -> Result<(), BindError> {
@@ -104,7 +159,7 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::{fs::symlink, net::UnixListener as StdListener};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -158,6 +213,30 @@ mod tests {
             assert!(matches!(error, BindError::NotASocket { .. }), "{error}");
         }
         assert_eq!(fs::read(&file).expect("still there"), b"precious");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_somebody_has_locked_hangs_nobody() {
+        let folder = folder();
+        let held = File::open(folder.path()).expect("a folder");
+        held.try_lock().expect("nobody holds it");
+        let _socket = UnixSocket::bind(&folder.path().join("db.sock")).expect("a free path");
+        drop(held);
+    }
+
+    #[test]
+    fn the_mode_of_another_file_is_not_touched() {
+        let folder = folder();
+        let path = folder.path().join("db.sock");
+        let precious = folder.path().join("precious");
+        fs::write(&precious, "").expect("a file");
+        fs::set_permissions(&precious, Permissions::from_mode(0o644)).expect("our file");
+        let _listener = StdListener::bind(&path).expect("a free path");
+        let file = SocketFile::of(&path).expect("the socket");
+        fs::rename(&path, folder.path().join("moved")).expect("a rename");
+        symlink(&precious, &path).expect("a link");
+        file.make_private().expect_err("not the socket");
+        assert_eq!(fs::metadata(&precious).expect("a file").permissions().mode() & 0o777, 0o644);
     }
 
     #[tokio::test]

@@ -2,16 +2,16 @@
 //!
 //! The agent acknowledges what its shared 4 MiB bucket has room for. A destination that takes less than the path brings
 //! fills it; from then on the agent reads nothing, for any stream, until the destination's socket has room for a lot
-//! again. Between two such moments the bucket has taken in what the destination has taken out: that is its rate. Held to
-//! it, the bucket does not fill, and what is sent beside the bulk data passes at once.
+//! again. Between two such moments the bucket has taken in what the destination has taken out: that is its rate. Held
+//! to it, the bucket does not fill, and what is sent beside the bulk data passes at once.
 //!
 //! What it is not: a bound. It is learned only where the path stands still again and again, and given up after a while;
 //! at once, and for longer, where it turns out that something else makes the path stand still.
 
 use std::time::{Duration, Instant};
 
-/// Nothing acknowledged for so long, or for two round trips, with data in flight: the path stands still. Shorter ones are
-/// hardly felt, and machines and radios make them too.
+/// Nothing acknowledged for so long, or for two round trips, with data in flight: the path stands still. Shorter ones
+/// are hardly felt, and machines and radios make them too.
 const STILL: Duration = Duration::from_millis(100);
 /// Least time between two such moments whose mean is believed.
 const MEASURED: Duration = Duration::from_secs(1);
@@ -176,8 +176,8 @@ impl Ceiling {
                 self.spent_until = None;
                 self.distrust = DISTRUST;
             }
-            // It stands still although its destination cannot be behind: a network that stumbles. Held to its mean, it would
-            // lose what it stands still for, again and again.
+            // It stands still although its destination cannot be behind: a network that stumbles. Held to its mean, it
+            // would lose what it stands still for, again and again.
             Some(limit) if now.saturating_duration_since(limit.since) >= limit.drains() => {
                 self.limit = None;
                 self.before = None;
@@ -213,7 +213,8 @@ mod tests {
             Self { ceiling: Ceiling::default(), now: Instant::now(), delivered: 0 }
         }
 
-        /// The path stands still, after a time in which so many bytes a second were delivered; at its best it is faster.
+        /// The path stands still, after a time in which so many bytes a second were delivered; at its best it is
+        /// faster.
         fn still_after(&mut self, time: Duration, mean: u64, best: u64) {
             self.ceiling.sent(self.now, 1);
             self.now += time;

@@ -21,8 +21,8 @@ pub struct Config {
     pub epoch_ms: u64,
     /// Between two websocket pings.
     pub ping_interval: Duration,
-    /// Largest payload of a data message, bytes; 64 to 65,536. What is above 1024 is used once a probe has shown that it
-    /// passes; 1024 or less: nothing is probed.
+    /// Largest payload of a data message, bytes; 64 to 65,536. What is above 1024 is used once a probe has shown that
+    /// it passes; 1024 or less: nothing is probed.
     pub max_payload: usize,
     /// Data messages a second, on average; 0: no limit.
     pub max_message_rate: u32,

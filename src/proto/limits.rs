@@ -23,11 +23,13 @@ pub const EARLY_MESSAGES: usize = 4096;
 /// Bytes of messages that arrived ahead of an expected one.
 pub const EARLY_BYTES: usize = 4 << 20;
 
-/// Acknowledgements waiting to be written. Beyond it the newest are dropped: the agent sends again what it misses, but at
-/// ten a second, so this is generous: 45 s of its pump, or a moment of an agent without one, in less than a megabyte.
+/// Acknowledgements waiting to be written. Beyond it the newest are dropped: the agent sends again what it misses, but
+/// at ten a second, so this is generous: 45 s of its pump, or a moment of an agent without one, in less than a
+/// megabyte.
 pub const WAITING_ACKNOWLEDGEMENTS: usize = 32_768;
 /// Received sequence numbers that are acknowledged again after a resume: a lost acknowledgement costs the agent,
-/// which resends only its oldest message, 100 ms each. About 1.4 s of its pump, more than is under way at any round trip.
+/// which resends only its oldest message, 100 ms each. About 1.4 s of its pump, more than is under way at any round
+/// trip.
 pub const REMEMBERED_RECEIPTS: usize = 1024;
 
 /// Bytes of one stream that wait to be sent; then its writer waits. Enough to fill messages while the writer is woken;
@@ -36,9 +38,9 @@ pub const STREAM_UNSENT: usize = 64 << 10;
 /// Bytes received for one stream and not read yet; what is above is parked. More than a second of the agent's pump: a
 /// reader that is merely slow does not show.
 pub const STREAM_UNREAD: usize = 1 << 20;
-/// Bytes received for all streams of all sessions of the process and not read yet, beside what is parked. A session that
-/// holds part of what is too much is not read. Many readers that have stopped, each within its own bound, must not add up
-/// to the memory of the process: with what is parked and in flight this leaves a session well below 64 MB.
+/// Bytes received for all streams of all sessions of the process and not read yet, beside what is parked. A session
+/// that holds part of what is too much is not read. Many readers that have stopped, each within its own bound, must not
+/// add up to the memory of the process: with what is parked and in flight this leaves a session well below 64 MB.
 pub const UNREAD_PROCESS: usize = 24 << 20;
 /// What each session may hold, however much the others do: readers that have stopped there must not stop those that are
 /// merely slow here.
@@ -81,8 +83,8 @@ pub const PAYLOAD: usize = 1024;
 pub const PAYLOAD_MAX: usize = 32 << 10;
 /// Largest payload that may be asked for: the most that was tried on the genuine agent.
 pub const PAYLOAD_LIMIT: usize = 64 << 10;
-/// Data messages a second and session unless told otherwise: above about 1000 the service was seen to pause sessions, and
-/// then to drop them (`proto-notes/sending.md#rate`).
+/// Data messages a second and session unless told otherwise: above about 1000 the service was seen to pause sessions,
+/// and then to drop them (`proto-notes/sending.md#rate`).
 pub const MESSAGE_RATE: u32 = 900;
 /// Bytes of one stream that go into a message before the next stream has its turn: a write of a terminal or a query
 /// passes at once, and a frame header costs 0.2 %.
@@ -114,14 +116,15 @@ pub const SHIELD_RETRY: Duration = Duration::from_millis(30);
 /// How long new data is held after `pause_publication` if nothing else lifts the pause: starts get lost, and an agent
 /// that replaces its websocket needs milliseconds.
 pub const PAUSE: Duration = Duration::from_secs(10);
-/// For how long nothing has to be in flight until the memory of a transfer is given back: shorter pauses are part of it.
+/// For how long nothing has to be in flight until the memory of a transfer is given back: shorter pauses are part of
+/// it.
 pub const REST: Duration = Duration::from_secs(1);
 /// How long the end waits for queued data to be acknowledged: people wait for it too.
 pub const DRAIN: Duration = Duration::from_secs(1);
 /// How long the end waits for the acknowledgement of the TerminateSession flag: as long as the agent waits.
 pub const TERMINATE: Duration = Duration::from_secs(2);
-/// Unacknowledged data and nothing from the agent for this long is worth a word: as long as the longest wait between two
-/// transmissions, so that a healthy agent has been asked again.
+/// Unacknowledged data and nothing from the agent for this long is worth a word: as long as the longest wait between
+/// two transmissions, so that a healthy agent has been asked again.
 pub const STALLED: Duration = Duration::from_secs(10);
 /// And for this long, the session is given up: a stalled destination and an agent that is gone look the same, and a
 /// destination that takes nothing for five minutes is the rarer of the two.

@@ -379,8 +379,8 @@ impl Outgoing {
         entry.is_some_and(|entry| entry.message.is_some() && entry.transmissions == 1)
     }
 
-    /// The oldest message, its size and when it was sent, if that was at `since` or later, and if it is more than `size`
-    /// bytes long in every form.
+    /// The oldest message, its size and when it was sent, if that was at `since` or later, and if it is more than
+    /// `size` bytes long in every form.
     pub(super) fn large_head(&self, since: Instant, size: usize) -> Option<(SequenceNumber, usize, Instant)> {
         let head = self.entries.front().filter(|head| head.sent >= since && head.size > size && !head.probe)?;
         (!self.is_head_to_be_sent()).then_some((self.first, head.size, head.sent))

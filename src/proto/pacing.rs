@@ -28,8 +28,8 @@ const MEASURED: Duration = Duration::from_secs(1);
 /// The whole rate.
 const FULL: u32 = 1000;
 
-/// How far `pause_publication` has slowed sending down. Clones share it: give all sessions of a pool a clone of one, and
-/// a pause of one of them slows all.
+/// How far `pause_publication` has slowed sending down. Clones share it: give all sessions of a pool a clone of one,
+/// and a pause of one of them slows all.
 #[derive(Debug, Clone, Default)]
 pub struct Slowdown(Arc<Shared>);
 

@@ -1,7 +1,7 @@
 //! What the sessions of a process learn together of the way to one endpoint: how large a message may be.
 //!
-//! What it is: the sizes that were tried and what became of them, and which one is tried next. What it is not: the probe
-//! itself, which is one session's (`payload_size.rs`).
+//! What it is: the sizes that were tried and what became of them, and which one is tried next. What it is not: the
+//! probe itself, which is one session's (`payload_size.rs`).
 
 use std::{
     sync::{
@@ -19,8 +19,8 @@ const STEPS: [usize; 3] = [limits::PAYLOAD, 4096, 16 << 10];
 /// another probe, nor one of less than [`limits::PAYLOAD`]: a failed probe may cost a websocket, and half as much again
 /// in a message gains little.
 const GAP: usize = 2;
-/// Probes that may fail before the process stops trying. Three steps up, then by halves: four failures are enough to come
-/// that near to any limit.
+/// Probes that may fail before the process stops trying. Three steps up, then by halves: four failures are enough to
+/// come that near to any limit.
 const FAILURES: u32 = 4;
 /// Probes in a row of which nobody knows what became of them, before one more counts as failed.
 const UNCERTAIN: u32 = 6;

@@ -11,9 +11,9 @@ const KEPT_PLACES: usize = 64;
 
 /// Bytes in order: old ones, then recent ones.
 ///
-/// Recent pieces are slices of the websocket's read buffers: a reader that keeps up gets them without a copy. Each, however
-/// small, keeps a whole read buffer alive, so what is not read soon is [settled](Self::settle): copied out, so that what
-/// is held is what is counted.
+/// Recent pieces are slices of the websocket's read buffers: a reader that keeps up gets them without a copy. Each,
+/// however small, keeps a whole read buffer alive, so what is not read soon is [settled](Self::settle): copied out, so
+/// that what is held is what is counted.
 #[derive(Debug, Default)]
 pub(super) struct ReceiveBuffer {
     chunks: VecDeque<Bytes>,

@@ -72,8 +72,8 @@ impl SendBuffer {
         }
     }
 
-    /// Takes a buffer as it is and leaves another, empty one, in its place; copies what is small or fills it by less than
-    /// half.
+    /// Takes a buffer as it is and leaves another, empty one, in its place; copies what is small or fills it by less
+    /// than half.
     pub(super) fn push_buffer(&mut self, buffer: &mut Vec<u8>, spare: &mut SpareBuffers) {
         // Bounds count bytes: a buffer that is mostly empty would not be counted.
         if buffer.len() <= SMALL || buffer.len() * 2 < buffer.capacity() {

@@ -11,7 +11,8 @@ use crate::wire::{Draft, Header, PAYLOAD_OFFSET};
 const LEAST: usize = 64 << 10;
 /// An allocation has room for at least so many of the largest message.
 const MESSAGES: usize = 8;
-/// Bytes of allocations whose messages may be in flight: twice what may be. Beyond it the oldest is left to its messages.
+/// Bytes of allocations whose messages may be in flight: twice what may be. Beyond it the oldest is left to its
+/// messages.
 const RETIRED: usize = 2 * limits::IN_FLIGHT_BYTES;
 
 /// Messages lie in it in the order in which they are made, and go in about that order: when the oldest allocation is

@@ -138,8 +138,8 @@ impl Stream {
         Ok(count)
     }
 
-    /// The same without a copy: takes the buffer whole and leaves another in its place, or takes part of one that is too
-    /// large for that; 0 means wait.
+    /// The same without a copy: takes the buffer whole and leaves another in its place, or takes part of one that is
+    /// too large for that; 0 means wait.
     pub(super) fn write_buffer(
         &mut self,
         buffer: &mut Vec<u8>,

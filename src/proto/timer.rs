@@ -94,8 +94,12 @@ impl TimerTable {
         *running = running.map(|running| running.min(deadline));
     }
 
+    pub(super) fn get(&self, timer: Timer) -> Option<Instant> {
+        self.deadlines[timer as usize]
+    }
+
     pub(super) fn is_set(&self, timer: Timer) -> bool {
-        self.deadlines[timer as usize].is_some()
+        self.get(timer).is_some()
     }
 
     pub(super) fn stop(&mut self, timer: Timer) {

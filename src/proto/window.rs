@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::{ceiling::Ceiling, limits};
 
-/// In flight before anything is known, and after a resume or an idle time: seven doublings to the hard bound, and a third
-/// of a second of a link as slow as 100 kB/s.
+/// In flight before anything is known, and after a resume or an idle time: seven doublings to the hard bound, and a
+/// third of a second of a link as slow as 100 kB/s.
 const INITIAL: usize = 32 << 10;
 /// Messages that may always be in flight: what is acknowledged in turns must not starve the pipe.
 const FLOOR_MESSAGES: usize = 4;
@@ -29,8 +29,8 @@ const RATE_SPAN: Duration = Duration::from_millis(200);
 const LEAST_ROUND_TRIP: Duration = Duration::from_secs(10);
 /// Nothing in flight for so long, or for ten round trips: what is known of the rate is out of date.
 const IDLE: Duration = Duration::from_secs(1);
-/// How much longer than the least, and a quarter of it, a round trip may be until start-up stops to grow the window: it is
-/// the queue that grows.
+/// How much longer than the least, and a quarter of it, a round trip may be until start-up stops to grow the window: it
+/// is the queue that grows.
 const QUEUED: Duration = Duration::from_millis(20);
 /// Round trips as long as that for so long, and start-up is over, round or no round: with a queue rounds are long.
 const QUEUED_FOR: Duration = Duration::from_millis(50);
@@ -281,8 +281,8 @@ impl Window {
         self.rate.get()
     }
 
-    /// A message of `size` bytes was acknowledged, with `in_flight` left. `clean`: it was sent once, and what lies between
-    /// is the path's doing.
+    /// A message of `size` bytes was acknowledged, with `in_flight` left. `clean`: it was sent once, and what lies
+    /// between is the path's doing.
     pub(super) fn acknowledged(
         &mut self,
         now: Instant,

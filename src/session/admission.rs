@@ -1,5 +1,6 @@
-//! What proxies have said to our user and password. A few wrong ones lock an account, in a directory after three to five:
-//! what was refused is not repeated at once, and until it has been accepted only one request at a time carries it.
+//! What proxies have said to our user and password. A few wrong ones lock an account, in a directory after three to
+//! five: what was refused is not repeated at once, and until it has been accepted only one request at a time carries
+//! it.
 //!
 //! How a proxy is asked is not here but in `proxy_tunnel`.
 
@@ -22,8 +23,8 @@ const FIRST: Duration = Duration::from_secs(60);
 /// The longest of these times.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 
-/// How long others wait for what is said to the first. It is longer than the 2 s by which failures are often delayed, and
-/// ends because a proxy may be looking for one host for long, which is no reason to keep away from another.
+/// How long others wait for what is said to the first. It is longer than the 2 s by which failures are often delayed,
+/// and ends because a proxy may be looking for one host for long, which is no reason to keep away from another.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What is known of proxies that want a password. One that is given none is always asked: there is nothing to lock.

@@ -1,5 +1,5 @@
-//! A connection to the gateway before it is known which one it is: while the API is asked, TCP and TLS are set up to where
-//! the data channel will most likely be. That is three round trips less to wait for afterwards.
+//! A connection to the gateway before it is known which one it is: while the API is asked, TCP and TLS are set up to
+//! where the data channel will most likely be. That is three round trips less to wait for afterwards.
 
 use std::pin::pin;
 
@@ -24,7 +24,8 @@ impl Gateway {
     }
 }
 
-/// A connection that was opened ahead; it may have been closed since. Only our own [`Dialer`](super::Dialer) makes them.
+/// A connection that was opened ahead; it may have been closed since. Only our own [`Dialer`](super::Dialer) makes
+/// them.
 #[derive(Debug)]
 pub struct Ahead<S> {
     pub(super) gateway: Gateway,

@@ -3,8 +3,8 @@
 //! A download of the agent comes in full messages a little more than a millisecond apart (`proto-notes/agent.md#pump`),
 //! each alone: acknowledging it, handing it on and waking up for it cost far more than the message. Nobody sees a few
 //! milliseconds on a stream of them. So when messages have come like that for a while, and nothing is waited for that
-//! somebody sent, the socket is [polled](super::socket). Something to send ends it at once; at the next look, something small,
-//! many at a time, or nothing.
+//! somebody sent, the socket is [polled](super::socket). Something to send ends it at once; at the next look, something
+//! small, many at a time, or nothing.
 //!
 //! The agent does not mind: it acts on a missing acknowledgement after some hundreds of milliseconds.
 

@@ -207,10 +207,16 @@ impl Session {
         self.holder.shared.lock().proto.agent_version().map(str::to_owned)
     }
 
-    /// The smoothed round trip time to the agent.
+    /// The smoothed round trip time to the agent; a guess before there is a measurement.
     #[must_use]
     pub fn rtt(&self) -> Duration {
         self.holder.shared.lock().proto.rtt()
+    }
+
+    /// The smoothed round trip time to the agent, once one was measured.
+    #[must_use]
+    pub fn srtt(&self) -> Option<Duration> {
+        self.holder.shared.lock().proto.srtt()
     }
 
     /// What was carried, and how fast. Takes the session's lock for a moment.

@@ -67,8 +67,8 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// Ends a session. Ending one that is over is not an error.
     fn terminate<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<(), ControlError>>;
 
-    /// Where the data channel that the present call asks for will most likely be, as soon as that can be told: so that a
-    /// connection is there when its StreamUrl comes. `None` if nothing is known.
+    /// Where the data channel that the present call asks for will most likely be, as soon as that can be told: so that
+    /// a connection is there when its StreamUrl comes. `None` if nothing is known.
     fn gateway(&self) -> BoxFuture<'_, Option<Gateway>> {
         Box::pin(std::future::ready(None))
     }

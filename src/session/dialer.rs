@@ -1,5 +1,5 @@
-//! Opens the websocket: the signed upgrade and its fallbacks (`proto-notes/websocket.md#signature`), on a connection that
-//! `outbound` has made.
+//! Opens the websocket: the signed upgrade and its fallbacks (`proto-notes/websocket.md#signature`), on a connection
+//! that `outbound` has made.
 
 use std::{
     collections::HashMap,
@@ -201,8 +201,8 @@ pub trait Dial: Send + Sync + 'static {
     /// What the websocket runs over.
     type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// Connects to where [`ControlPlane::gateway`] says; `None` if it says nothing, or that is to no avail. Dropping the
-    /// future gives the attempt up.
+    /// Connects to where [`ControlPlane::gateway`] says; `None` if it says nothing, or that is to no avail. Dropping
+    /// the future gives the attempt up.
     fn connect_ahead<'a>(&'a self, _: &'a dyn ControlPlane) -> BoxFuture<'a, Option<Ahead<Self::Io>>> {
         Box::pin(std::future::ready(None))
     }

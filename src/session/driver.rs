@@ -36,7 +36,7 @@ use tokio_tungstenite::{
 
 use self::news::{News, loss};
 use super::{
-    SessionEvent, SessionOptions, Transport, clock,
+    SessionOptions, Transport, clock,
     coalescing::{Change, Coalescing},
     reconnector::{Attempt, Attempting, Failure},
     shared::{Shared, State},
@@ -50,8 +50,9 @@ use crate::{
 const READ_MESSAGES: usize = 64;
 /// Bytes taken from the websocket before the state machine sees them: what its bounds may be exceeded by.
 const READ_BYTES: usize = 256 << 10;
-/// Messages taken out of the state machine before the websocket gets them. More than are read: else acknowledgements pile
-/// up behind a gateway that is quick, up to where they are dropped, and the agent resends what it misses at ten a second.
+/// Messages taken out of the state machine before the websocket gets them. More than are read: else acknowledgements
+/// pile up behind a gateway that is quick, up to where they are dropped, and the agent resends what it misses at ten a
+/// second.
 const WRITE_MESSAGES: usize = 2 * READ_MESSAGES;
 /// Passes in one poll, so that one busy session does not keep a worker to itself.
 const PASSES: usize = 16;
@@ -101,6 +102,10 @@ pub(super) struct Driver<S> {
     unpolled: bool,
     /// Attempts to replace the websocket that have failed since it was lost.
     attempts: u32,
+    /// The one that has just failed.
+    not_resumed: Option<Failure>,
+    /// When the next one is made, if it is not asked for yet.
+    resumes_at: Option<Instant>,
     /// When a websocket that takes nothing and says nothing is given up: what it does not take cannot be answered, and
     /// a ping is behind it.
     blocked_until: Option<Instant>,
@@ -157,6 +162,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
             only_receives: false,
             unpolled: false,
             attempts: 0,
+            not_resumed: None,
+            resumes_at: None,
             blocked_until: None,
             full: false,
             suspect: false,
@@ -278,6 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
             for input in self.inputs.drain(..) {
                 state.proto.handle(now, input);
             }
+            news.extend(self.not_resumed.take().map(News::NotResumed));
             if timeout {
                 state.proto.handle(now, Input::Timeout);
             }
@@ -323,6 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
             self.wants_messages = state.proto.wants_messages();
             self.only_receives = state.proto.only_receives();
             self.probe_timeout = state.proto.probe_timeout();
+            self.resumes_at = state.proto.reconnects_at().map(Instant::from_std);
             match &mut state.driver {
                 Some(driver) => driver.clone_from(cx.waker()),
                 driver => *driver = Some(cx.waker().clone()),
@@ -424,10 +433,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
             }
             Attempt::Failed(failure) => {
                 self.attempts = self.attempts.saturating_add(1);
-                let Failure { cause, kind } = failure;
-                tracing::debug!(session = %self.shared.id, attempt = self.attempts, cause, "not resumed");
                 self.inputs.push(Input::ConnectFailed);
-                self.options.tell(SessionEvent::Reconnecting { attempt: self.attempts, cause, kind });
+                // Told once the state machine has said when the next one is due.
+                self.not_resumed = Some(failure);
             }
             Attempt::Over => self.given_up = Some(CloseReason::new(Initiator::Service, Cause::SessionOver)),
             Attempt::Denied(Failure { cause, .. }) => {

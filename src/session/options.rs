@@ -39,6 +39,8 @@ pub enum SessionEvent {
         cause: String,
         /// What kind of failure, if the API or the signature failed.
         kind: Option<ControlErrorKind>,
+        /// How long the next attempt waits; `None` if it is made at once.
+        next: Option<Duration>,
     },
     /// Another websocket carries the session on: nothing was lost.
     Resumed {
@@ -74,8 +76,8 @@ pub struct SessionOptions {
     /// How often the idle timeout of the service is kept from ending the session; `None`: never, because an account's
     /// policy wants idle sessions to end.
     pub keep_alive: Option<Duration>,
-    /// Largest payload of a data message that is tried, bytes; up to 64 KiB, and nothing larger than 1024 is tried if it
-    /// is no more. Default 32 KiB.
+    /// Largest payload of a data message that is tried, bytes; up to 64 KiB, and nothing larger than 1024 is tried if
+    /// it is no more. Default 32 KiB.
     pub max_payload: usize,
     /// Data messages a second; 0: no limit. Default 900.
     pub max_message_rate: u32,

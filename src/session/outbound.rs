@@ -46,8 +46,8 @@ const TUNNEL: Duration = Duration::from_secs(10);
 /// How long TLS with the far end may take inside a tunnel.
 const INSIDE: Duration = Duration::from_secs(8);
 
-/// From when on a tunnel that its caller gives up speaks against the address of the proxy: before, it may be that nobody
-/// needs it any more.
+/// From when on a tunnel that its caller gives up speaks against the address of the proxy: before, it may be that
+/// nobody needs it any more.
 const GIVEN_UP: Duration = Duration::from_secs(2);
 
 /// Makes connections, straight or through a proxy. What is trusted is read once; which addresses failed is remembered,
@@ -158,7 +158,8 @@ impl Outbound {
         }
     }
 
-    /// A connection to a proxy itself, for whoever asks it for something at this host and port, and says what it answered.
+    /// A connection to a proxy itself, for whoever asks it for something at this host and port, and says what it
+    /// answered.
     pub(crate) async fn connect_to_proxy(
         &self,
         proxy: &Proxy,

@@ -15,8 +15,8 @@ use hyper_util::client::proxy::matcher::Matcher;
 ///
 /// `HTTPS_PROXY` is for `https` and `wss`, `HTTP_PROXY` for `http` and `ws`, `ALL_PROXY` for both where these say
 /// nothing, and `NO_PROXY` lists what is reached without: names with all that is below them, addresses, networks as
-/// `10.0.0.0/8`, or `*`. Upper case wins over lower case. Where this machine is given its credentials, none is used. Where `REQUEST_METHOD` is set there are none: in a CGI program
-/// `HTTP_PROXY` is what a client has sent.
+/// `10.0.0.0/8`, or `*`. Upper case wins over lower case. Where this machine is given its credentials, none is used.
+/// Where `REQUEST_METHOD` is set there are none: in a CGI program `HTTP_PROXY` is what a client has sent.
 pub struct Proxies {
     matcher: Matcher,
     /// Intercepts whatever `NO_PROXY` lets through to a proxy, if there is one.
@@ -124,8 +124,8 @@ impl Proxies {
 
 const NOT_A_URL: &str = "is not of the form http[s]://[USER:PASSWORD@]HOST:PORT, special characters percent-encoded";
 
-/// Whether an address is one at which clouds serve each machine its own metadata and credentials. A proxy would give its
-/// own, if any. (The AWS SDK for Rust would ask it.)
+/// Whether an address is one at which clouds serve each machine its own metadata and credentials. A proxy would give
+/// its own, if any. (The AWS SDK for Rust would ask it.)
 fn is_of_this_machine(host: &str) -> bool {
     const OVER_IPV6: [Ipv6Addr; 2] =
         [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)];

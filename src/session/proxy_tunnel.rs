@@ -24,8 +24,8 @@ pub(super) enum NoTunnel {
     Broken(io::Error),
 }
 
-/// Asks a proxy for a tunnel to an authority (host and port). What comes behind its answer is left unread: it is the far
-/// end's.
+/// Asks a proxy for a tunnel to an authority (host and port). What comes behind its answer is left unread: it is the
+/// far end's.
 pub(super) async fn open<S>(io: &mut S, authority: &str, proxy: &Proxy) -> Result<(), NoTunnel>
 where
     S: AsyncRead + AsyncWrite + Unpin,

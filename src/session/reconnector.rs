@@ -15,8 +15,8 @@ use super::{
 /// How long ResumeSession may take, whatever the control plane does: ours waits for credentials and for the answer for
 /// 10 s each at most.
 const RESUME: Duration = Duration::from_secs(25);
-/// How long the websocket may take to open, whatever the dialer does: ours waits for the name, for all addresses and for
-/// the answer to the upgrade for 10 s each at most.
+/// How long the websocket may take to open, whatever the dialer does: ours waits for the name, for all addresses and
+/// for the answer to the upgrade for 10 s each at most.
 const DIAL: Duration = Duration::from_secs(30);
 
 /// An attempt in progress.

@@ -18,8 +18,8 @@ use crate::proto::{Read, StreamError, StreamId};
 ///
 /// Reading: data, then `Ok(0)` after the agent's FIN. A refused destination is
 /// [`ConnectionRefused`](io::ErrorKind::ConnectionRefused), a lost session
-/// [`ConnectionReset`](io::ErrorKind::ConnectionReset), after the data that came before; a stream that was reset because
-/// its reader held up the others is [`TimedOut`](io::ErrorKind::TimedOut).
+/// [`ConnectionReset`](io::ErrorKind::ConnectionReset), after the data that came before; a stream that was reset
+/// because its reader held up the others is [`TimedOut`](io::ErrorKind::TimedOut).
 ///
 /// `shutdown` sends the FIN behind what was written. The genuine agent then closes the *whole* connection to the
 /// destination, so callers that want a reply must read it first. Dropping a stream without `shutdown` discards what
@@ -76,9 +76,9 @@ impl Stream {
             .map_ok(|read| if let Read::Data(count) = read { count } else { 0 })
     }
 
-    /// Writes a buffer without a copy: takes it, and leaves another, empty one in its place, perhaps without capacity. Of
-    /// more than 32 KiB only a part is taken, which is then missing from its front. Returns how much was taken. Otherwise
-    /// like [`poll_write`](AsyncWrite::poll_write).
+    /// Writes a buffer without a copy: takes it, and leaves another, empty one in its place, perhaps without capacity.
+    /// Of more than 32 KiB only a part is taken, which is then missing from its front. Returns how much was taken.
+    /// Otherwise like [`poll_write`](AsyncWrite::poll_write).
     ///
     /// # Errors
     /// Those of writing.

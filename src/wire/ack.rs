@@ -33,8 +33,8 @@ impl Acknowledge {
         from_json("acknowledge", payload)
     }
 
-    /// Reads the sequence number alone, the only field a receiver uses: without allocations, because it is read for every
-    /// message sent.
+    /// Reads the sequence number alone, the only field a receiver uses: without allocations, because it is read for
+    /// every message sent.
     ///
     /// # Errors
     /// When it is not JSON or has no sequence number.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
-use ssmfwd::emulator::{Action, UpgradePolicy};
+use ssmfwd::emulator::UpgradePolicy;
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -165,15 +165,7 @@ async fn calls_and_websockets_are_signed_for_the_host_that_is_dialled() {
     let options = ["--region", "us-east-1", "--use-fips-endpoint", "--ssmmessages-endpoint", &messages];
     let mut command = command(&world, &proxy, &[&[forward.as_str()], &options[..]].concat());
     command.env("AWS_CA_BUNDLE", far_end.ca_file());
-    let program = Program::start(command);
-    let mut client = program.connect().await;
-    client.echo(b"before").await;
-    assert_eq!(world.emulator.act(Action::Disconnect), 1);
-    program.event("resumed").await;
-    client.echo(b"after").await;
-    drop(client);
-    program.signal(Signal::TERM);
-    program.exit().await.expect_status(143);
+    Program::start(command).works_and_survives(&world).await;
     let mut tunnels = proxy.tunnels();
     tunnels.sort();
     tunnels.dedup();

@@ -2,11 +2,12 @@
 //! that none is missing here.
 
 mod credentials;
+mod targets;
 
 use std::time::Duration;
 
 use rustix::process::Signal;
-use ssmfwd::emulator::{Action, EmulatorConfig, FailureKind, Node, NodePing, Operation, UpgradePolicy};
+use ssmfwd::emulator::{Action, EmulatorConfig, FailureKind, Operation, UpgradePolicy};
 use tokio::process::Command;
 
 use crate::harness::{Answer, Destination, Ended, Program, Proxy, RefusingPort, World, failing};
@@ -303,40 +304,6 @@ async fn documents_and_their_parameters() {
     fails(World::ideal(), &[FORWARD, "--document", "No-Such"], row).await;
     let row = expected("invalid_request", 6, "colour", "every --parameter");
     fails(World::ideal(), &[FORWARD, "--parameter", "colour=red"], row).await;
-}
-
-/// What SSM knows of a target is asked only when it is not connected, and does without an answer.
-#[tokio::test]
-async fn targets_that_are_not_connected() {
-    let denied: fn(&mut EmulatorConfig) = |config| {
-        config.denied = ["DescribeInstanceInformation", "DescribeInstanceProperties"].map(String::from).into();
-        config.offline = true;
-    };
-    let row = expected("target_not_connected", 6, "is not connected", "the region us-east-1, and that the SSM agent");
-    fails(World::with(denied), &[FORWARD], row).await;
-
-    let world = World::with(|config| {
-        let mut node = Node::new(World::TARGET);
-        node.agent_version = "3.2.1.0".into();
-        (node.ping, node.last_ping) = (NodePing::ConnectionLost, Some(1_700_000_000));
-        config.nodes = vec![node];
-    });
-    let row = expected(
-        "target_offline",
-        6,
-        "its agent (version 3.2.1.0) was last heard at 2023-11-14T22:13:20Z",
-        "start i-0123456789abcdef0 or its agent",
-    );
-    fails(world, &[FORWARD], row).await;
-
-    let row = expected("target_not_found", 6, "nowhere", "ssmfwd ls");
-    fails(World::ideal(), &["0:127.0.0.1:9@name:nowhere"], row).await;
-
-    let row = expected("lookup_denied", 5, "not authorized to perform", "ssm:DescribeInstanceInformation");
-    fails(World::with(denied), &["0:127.0.0.1:9@name:bastion"], row).await;
-
-    let row = expected("target_unknown", 6, "registered in us-east-1 under this id", "AmazonSSMManagedInstanceCore");
-    fails(World::ideal(), &["0:127.0.0.1:9@i-0missing"], row).await;
 }
 
 #[tokio::test]

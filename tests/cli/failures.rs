@@ -182,17 +182,6 @@ async fn a_session_that_the_service_ends_before_it_is_ready_is_status_7() {
 }
 
 #[tokio::test]
-async fn options_of_later_versions_are_usage_errors() {
-    let world = World::ideal();
-    for option in ["--wait", "--lazy", "--admin=:0", "--config=x", "--idle-close=1", "--ready-fd=3"] {
-        let ended = world.run(&["0:db:3306", "-t", World::TARGET, option]).await.expect_status(2);
-        let name = option.split('=').next().expect("a name");
-        ended.expect_stderr(&format!("unexpected argument '{name}'"));
-    }
-    assert!(world.settled().await.calls.is_empty());
-}
-
-#[tokio::test]
 async fn a_forbidden_destination_is_named_by_the_agent() {
     let world = World::ideal();
     let ended = world.run(&["0:169.254.169.254:80", "-t", World::TARGET]).await.expect_status(6);

@@ -5,6 +5,9 @@
 //! emulator, program and destinations, on ports that the system chooses.
 #![cfg(unix)]
 
+mod admin;
+mod client;
+mod config;
 mod credentials;
 mod doctor;
 mod dormant;
@@ -12,11 +15,13 @@ mod emulator_program;
 mod endpoints;
 mod ends;
 mod errors;
+mod exec;
 mod failures;
 mod faults;
 mod harness;
 mod identity;
 mod interrupted;
+mod lifecycle;
 mod listeners;
 mod load;
 mod login;
@@ -29,11 +34,13 @@ mod picker;
 mod pool;
 mod proxies;
 mod refusals;
+mod reload;
 mod replaced;
 mod resume;
 mod secrets;
 mod settings;
 mod several;
 mod signals;
+mod supervision;
 mod targets;
 mod upgrade;

@@ -103,7 +103,7 @@ async fn bring(trouble: Trouble, world: &World, program: &Program) {
 #[tokio::test]
 async fn signals_end_a_forward_in_any_trouble() {
     for trouble in [Trouble::Reconnecting, Trouble::Replacing, Trouble::Dormant, Trouble::Waking] {
-        for (signal, status) in [(Signal::HUP, 129), (Signal::INT, 130), (Signal::TERM, 143)] {
+        for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
             let (world, folder) = (World::ideal(), tempfile::tempdir().expect("a folder"));
             let path = folder.path().join("socket");
             let program = world.start(&[&format!("{}:9", path.display())]);

@@ -22,7 +22,7 @@ fn fleet(config: &mut EmulatorConfig) {
 }
 
 /// The program on a terminal.
-struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     keyboard: ChildStdin,
     screen: ChildStdout,
@@ -31,7 +31,7 @@ struct Terminal {
 
 impl Terminal {
     /// Runs a shell's line in it, in which `ssmfwd` is the program.
-    fn run(world: &World, line: &str) -> Self {
+    pub(crate) fn run(world: &World, line: &str) -> Self {
         let line = line.replace("ssmfwd", env!("CARGO_BIN_EXE_ssmfwd"));
         let mut command = Command::new("script");
         command.args(["-qec", &line, "/dev/null"]).env_clear().envs(world.emulator.env());
@@ -43,7 +43,7 @@ impl Terminal {
     }
 
     /// Reads until the screen has shown a text.
-    async fn until(&mut self, text: &str) {
+    pub(crate) async fn until(&mut self, text: &str) {
         let shown = &mut self.shown;
         let mut buffer = [0; 4096];
         let reading = async {
@@ -60,12 +60,18 @@ impl Terminal {
         assert!(matches!(found, Ok(true)), "no {text:?} in:\n{}", self.shown);
     }
 
-    async fn type_in(&mut self, keys: &str) {
+    pub(crate) async fn type_in(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).await.expect("it is there");
     }
 
+    /// The process that has said `pid N `.
+    pub(crate) fn pid(&self) -> Pid {
+        let pid = self.shown.split_once("pid ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        pid.and_then(Pid::from_raw).expect("a process id")
+    }
+
     /// Waits for its end: the exit status, and all that was shown.
-    async fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) async fn end(mut self) -> (Option<i32>, String) {
         let mut rest = Vec::new();
         drop(within("the end of the screen", self.screen.read_to_end(&mut rest)).await);
         let status = within("its end", self.child.wait()).await.expect("a child of ours");
@@ -121,8 +127,7 @@ async fn a_signal_does_not_wait_for_the_keyboard() {
                 test \"$before\" = \"$(stty -g)\" && echo unchanged";
     let mut terminal = Terminal::run(&world, line);
     terminal.until("on premises").await;
-    let pid = terminal.shown.split_once("pid ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-    kill_process(pid.and_then(Pid::from_raw).expect("a process id"), Signal::TERM).expect("it runs");
+    kill_process(terminal.pid(), Signal::TERM).expect("it runs");
     let (_, shown) = terminal.end().await;
     assert!(shown.contains("status 143\r\nunchanged\r\n"), "{shown}");
 }

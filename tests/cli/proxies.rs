@@ -1,8 +1,7 @@
 //! Proxies: the API and the websocket go through them, or not, as the environment says; and what they refuse is told as
 //! theirs.
 
-use rustix::process::Signal;
-use ssmfwd::emulator::{Action, AgentKind};
+use ssmfwd::emulator::AgentKind;
 use tokio::{net::TcpListener, process::Command};
 
 use crate::harness::{Answer, Destination, Ended, Interceptor, Program, Proxy, World, receive, send};
@@ -25,14 +24,7 @@ async fn works(world: World, variables: &[(&str, &str)], arguments: &[&str]) -> 
     let echo = Destination::echo().await;
     let forward = format!("0:127.0.0.1:{}", echo.port);
     let program = Program::start(command(&world, variables, &[&[forward.as_str()], arguments].concat()));
-    let mut client = program.connect().await;
-    client.echo(b"before").await;
-    assert_eq!(world.emulator.act(Action::Disconnect), 1);
-    program.event("resumed").await;
-    client.echo(b"after").await;
-    drop(client);
-    program.signal(Signal::TERM);
-    let ended = program.exit().await.expect_status(143);
+    let ended = program.works_and_survives(&world).await;
     world.settled().await;
     tells_no_secret(&ended);
     ended

@@ -2,22 +2,19 @@
 
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use ssmfwd::emulator::{Action, EndedBy};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
-use crate::harness::{ApiRelay, Closed, Destination, Program, World};
+use crate::{
+    harness::{ApiRelay, Closed, Destination, Program, World},
+    picker::Terminal,
+};
 
-/// All that a terminal, a supervisor or a careless script sends and that can be caught.
-const SIGNALS: [(Signal, i32); 7] = [
-    (Signal::HUP, 129),
-    (Signal::INT, 130),
-    (Signal::QUIT, 131),
-    (Signal::USR1, 138),
-    (Signal::USR2, 140),
-    (Signal::ALARM, 142),
-    (Signal::TERM, 143),
-];
+/// All that a terminal, a supervisor or a careless script sends, that can be caught, and that ends a program without a
+/// terminal.
+const SIGNALS: [(Signal, i32); 5] =
+    [(Signal::INT, 130), (Signal::QUIT, 131), (Signal::USR2, 140), (Signal::ALARM, 142), (Signal::TERM, 143)];
 
 #[tokio::test]
 async fn after_ready_the_session_is_ended_with_the_flag() {
@@ -217,4 +214,34 @@ async fn a_denied_end_is_a_warning() {
     let ended = ended.expect_stderr("was not ended and lives until its idle timeout");
     assert!(!ended.stderr.contains("not ended, and may live"), "said once: {}", ended.stderr);
     assert_eq!(world.emulator.state().live_sessions(), 1);
+}
+
+/// A window that is closed must not leave forwards behind.
+#[tokio::test]
+async fn with_a_terminal_a_hang_up_ends() {
+    let world = World::ideal();
+    let mut terminal =
+        Terminal::run(&world, "sh -c 'echo \"pid $$ \"; exec ssmfwd 0:127.0.0.1:9 -t i-0123456789abcdef0'");
+    terminal.until("ready in").await;
+    kill_process(terminal.pid(), Signal::HUP).expect("it runs");
+    assert_eq!(terminal.end().await.0, Some(129));
+    let state = world.settled().await;
+    assert_eq!(state.ended_by(EndedBy::Flag), 1);
+}
+
+/// Before ready and after it.
+#[tokio::test]
+async fn sigusr1_shows_the_state_and_ends_nothing() {
+    let echo = Destination::echo().await;
+    let world = World::ideal();
+    let program = world.forward(echo.port, &[]).await;
+    let mut client = program.connect().await;
+    client.echo(b"12345").await;
+    program.signal(Signal::USR1);
+    program.line("; bytes: 5 up, 5 down").await;
+    program.signal(Signal::USR1);
+    program.signal(Signal::TERM);
+    let ended = program.exit().await.expect_status(143);
+    let state = ended.stderr.lines().find(|line| line.contains(" bytes: ")).expect("a line");
+    assert!(state.contains("connections: 1 now, 1 in all; sessions: 1; bytes"), "{state}");
 }

@@ -137,7 +137,7 @@ fn the_aws_cli_and_ssmfwd_share_a_login() {
         aws.args(["sts", "get-caller-identity", "--profile", "dev", "--output", "json"]);
         aws.output().expect("it can be started")
     };
-    let who: serde_json::Value = serde_json::from_slice(&who.stdout).expect("STS answers");
+    let who: Value = serde_json::from_slice(&who.stdout).expect("STS answers");
     assert_eq!(who["Account"], "123456789012", "{who}");
     let renewed = read(file);
     assert_ne!(renewed["accessToken"], token["accessToken"]);

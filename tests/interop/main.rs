@@ -2,7 +2,8 @@
 //!
 //! Real servers (MariaDB, PostgreSQL, Redis, OpenSSH, nginx) and proxies (tinyproxy, squid) run on loopback, private to one test; their own clients reach
 //! them through `ssmfwd` and an emulated AWS, and what arrives is compared with what a direct connection gives. Nothing
-//! of the library is linked in: what is under test is what a user starts. It runs only when named:
+//! of the library is linked in but where a user does that too (`postgresql_client`): what is under test is what a user
+//! starts. It runs only when named:
 //!
 //! ```sh
 //! cargo test --features emulator --test interop -- --nocapture
@@ -18,19 +19,27 @@
 #![cfg(unix)]
 #![expect(clippy::print_stderr, reason = "figures for whoever runs the tests")]
 
+mod admin;
 mod aws_cli;
 mod browser;
 mod credentials;
 mod curl;
 mod data;
+mod devtools;
+mod exec;
 mod figures;
+mod live_page;
+mod live_view;
 mod login;
 mod mariadb;
 mod openssh;
+mod packaging;
 mod postgresql;
+mod postgresql_client;
 mod program;
 mod proxies;
 mod queries;
 mod redis;
+mod scripts;
 mod service;
 mod tunnel;

@@ -1,6 +1,6 @@
 //! MariaDB: a server that speaks first, bulk data both ways, many clients at once.
 
-mod server;
+pub(crate) mod server;
 
 use std::{path::Path, process::Command, thread};
 

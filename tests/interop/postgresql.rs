@@ -15,21 +15,21 @@ use super::{
 };
 
 const PACKAGE: &str = "postgresql";
-const USER: &str = "interop";
+pub(crate) const USER: &str = "interop";
 /// Where its clients look for a socket when the port is 5432.
 const SOCKET: &str = ".s.PGSQL.5432";
 /// Clients of pgbench at a time.
 const CLIENTS: u64 = 20;
 
 /// A private server.
-struct Server {
+pub(crate) struct Server {
     folder: TempDir,
-    port: u16,
+    pub(crate) port: u16,
     service: Service,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         if is_root() {
             output(client("chown", "coreutils").arg("postgres:").arg(folder.path()));
@@ -50,7 +50,7 @@ impl Server {
         Self { folder, port, service }
     }
 
-    fn end(self) {
+    pub(crate) fn end(self) {
         // SIGINT is its fast shutdown.
         let (status, lines) = self.service.end(Signal::INT);
         assert!(status.success(), "{lines:?}");
@@ -69,7 +69,7 @@ fn unprivileged(name: &str) -> Command {
 }
 
 /// A client of the server at a host, or behind a folder with a socket, and a port.
-fn program(name: &str, host: &str, port: u16) -> Command {
+pub(crate) fn program(name: &str, host: &str, port: u16) -> Command {
     let mut command = client(name, PACKAGE);
     command.args(["--host", host, "--port", &port.to_string(), "--username", USER]);
     command.env("PGDATABASE", "postgres").env("PGOPTIONS", "-c client_min_messages=warning");

@@ -40,8 +40,13 @@ fn postgresql_folders() -> Vec<PathBuf> {
 
 /// A client program, which ends by itself or after [`LIMIT`].
 pub(crate) fn client(name: &str, package: &str) -> Command {
+    limited(&find(name, package))
+}
+
+/// A program, which ends by itself or after [`LIMIT`].
+pub(crate) fn limited(program: &Path) -> Command {
     let mut command = Command::new(find("timeout", "coreutils"));
-    command.args(["--kill-after=5", LIMIT]).arg(find(name, package));
+    command.args(["--kill-after=5", LIMIT]).arg(program);
     command
 }
 

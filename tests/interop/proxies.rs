@@ -167,7 +167,7 @@ fn the_api_and_the_websocket_go_through_squid() {
     let exception = used(&["--tls"], &[("ALL_PROXY", &proxy.url()), ("NO_PROXY", "127.0.0.1")]);
     assert_eq!(proxy.lines(&exception), [""; 0]);
     let tunnels = proxy.end("CONNECT ");
-    let ours = tunnels.iter().filter(|line| line.contains(&format!("TCP_TUNNEL/200")) && line.contains(&gateway));
+    let ours = tunnels.iter().filter(|line| line.contains("TCP_TUNNEL/200") && line.contains(&gateway));
     assert!(ours.clone().count() >= 2, "{tunnels:?}");
     assert!(ours.clone().all(|line| line.contains(&format!(" {USER} "))), "{tunnels:?}");
     assert!(!tunnels.iter().any(|line| line.contains(&exception)), "{tunnels:?}");

@@ -57,6 +57,22 @@ impl Aws {
         serde_json::from_str(&text(curl.arg(format!("{}/state", self.control_url)))).expect("JSON")
     }
 
+    /// Does something to all sessions, such as `{"action": "disconnect"}`.
+    pub(crate) fn act(&self, action: &str) {
+        self.post("actions", action);
+    }
+
+    /// Changes its configuration from now on.
+    pub(crate) fn configure(&self, fields: &str) {
+        self.post("config", fields);
+    }
+
+    fn post(&self, path: &str, body: &str) {
+        let mut curl = client("curl", "curl");
+        curl.args(["--silent", "--show-error", "--fail", "--data", body]).envs(&self.env);
+        text(curl.arg(format!("{}/{path}", self.control_url)));
+    }
+
     /// Ends it by SIGTERM.
     pub(crate) fn end(self) {
         if let Some(service) = self.service {

@@ -137,7 +137,7 @@ fn assert_one_outage(world: &World, health: &Mutex<Vec<Health>>, cause: &str, na
     else {
         panic!("{name}: {events:?}")
     };
-    let [SessionEvent::Reconnecting { attempt: 0, cause: told, kind: None }] = between else {
+    let [SessionEvent::Reconnecting { attempt: 0, cause: told, kind: None, next: None }] = between else {
         panic!("{name}: {events:?}")
     };
     assert!(told.contains(cause) && !told.is_empty(), "{name}: {told}");

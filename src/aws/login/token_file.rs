@@ -1,4 +1,5 @@
-//! The file that a token is kept in, where and how the AWS CLI v2 and the SDKs read it (`proto-notes/login.md#the-token-file`).
+//! The file that a token is kept in, where and how the AWS CLI v2 and the SDKs read it
+//! (`proto-notes/login.md#the-token-file`).
 
 use std::{
     io,

@@ -14,8 +14,8 @@ const DIGITS: usize = 6;
 pub struct MfaCode(Zeroizing<String>);
 
 impl MfaCode {
-    /// The code in a text; spaces around it and inside, as devices group digits, are left out. `None` if that is not six
-    /// digits.
+    /// The code in a text; spaces around it and inside, as devices group digits, are left out. `None` if that is not
+    /// six digits.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = Zeroizing::new(text.chars().filter(|char| !char.is_whitespace()).collect::<String>());

@@ -1,9 +1,9 @@
 //! The calls of SSM's inventory: which managed nodes there are. No permission of EC2 is needed.
 //!
-//! `DescribeInstanceProperties` knows the `Name` tags of instances and no filter for tags, `DescribeInstanceInformation`
-//! the reverse. The former is missing from many policies, so whoever wants names does without them then. Nor is it taken
-//! at its word when it knows nothing: which nodes it shows in every region is not known to us, and nothing is cheap to
-//! ask again.
+//! `DescribeInstanceProperties` knows the `Name` tags of instances and no filter for tags,
+//! `DescribeInstanceInformation` the reverse. The former is missing from many policies, so whoever wants names does
+//! without them then. Nor is it taken at its word when it knows nothing: which nodes it shows in every region is not
+//! known to us, and nothing is cheap to ask again.
 
 use std::time::Duration;
 
@@ -133,8 +133,8 @@ impl Aws {
         }
     }
 
-    /// The managed nodes that `name:` means: those with this tag `Name`, else those registered with the name, else those
-    /// whose machine has it; unordered.
+    /// The managed nodes that `name:` means: those with this tag `Name`, else those registered with the name, else
+    /// those whose machine has it; unordered.
     ///
     /// # Errors
     /// As any call.

@@ -15,8 +15,7 @@ use ssmfwd::{
     aws::{Aws, AwsOptions},
     emulator::{AgentKind, Emulator, EmulatorConfig},
     forward::{
-        Bind, Destination, ForwardEnd, ForwardSpec, Forwarder, ForwarderOptions, Listen, LocalAddress, SessionAccounts,
-        SessionConnector, Sessions,
+        Bind, Destination, ForwardEnd, ForwardSpec, Forwarder, ForwarderOptions, Listen, LocalAddress, SessionConnector,
     },
     session::{Dialer, Mode, SessionOptions, StartRequest},
 };
@@ -176,13 +175,7 @@ fn request(emulator: &Emulator, target: SocketAddr) -> StartRequest {
 }
 
 fn options() -> ForwarderOptions {
-    ForwarderOptions {
-        max_connections: std::num::NonZeroU32::MIN.saturating_add(1023),
-        linger: Duration::from_secs(5),
-        reconnect_window: Duration::from_secs(60),
-        sessions: Sessions::Auto,
-        accounts: SessionAccounts::default(),
-    }
+    ForwarderOptions::default()
 }
 
 fn milliseconds(elapsed: Duration) -> String {

@@ -52,8 +52,8 @@ enum Job {
     },
     /// Show the main job: forward a local port to a small HTTP server through an emulated AWS, and fetch through it.
     ///
-    /// What is between the two is the code that runs in production. Prints what happened and what was measured, and stays
-    /// until Ctrl-C. Not with --tls: only a program started by `exec` trusts the authority of a run.
+    /// What is between the two is the code that runs in production. Prints what happened and what was measured, and
+    /// stays until Ctrl-C. Not with --tls: only a program started by `exec` trusts the authority of a run.
     Demo {
         /// End after the measurements.
         #[arg(long)]

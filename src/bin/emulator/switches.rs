@@ -27,8 +27,8 @@ pub(super) struct Switches {
     /// Who has the credentials in `env`.
     #[arg(long, default_value = EmulatorConfig::DEFAULT_IDENTITY, value_name = "ARN", help_heading = "Identities")]
     identity: String,
-    /// A role that can be assumed; JSON may hold `trusts`, `external_id`, `mfa`, `max_duration` and `web_identity`. Can be
-    /// repeated.
+    /// A role that can be assumed; JSON may hold `trusts`, `external_id`, `mfa`, `max_duration` and `web_identity`. Can
+    /// be repeated.
     #[arg(long = "role", value_name = "ARN[=JSON]", value_parser = parse_role, help_heading = "Identities")]
     roles: Vec<(String, Role)>,
     /// A code that an MFA device shows; each is good once. Can be repeated.
@@ -37,8 +37,8 @@ pub(super) struct Switches {
     /// A target whose agent is connected; can be repeated. All others are TargetNotConnected.
     #[arg(long = "target", default_value = EmulatorConfig::DEFAULT_TARGET, value_name = "ID", help_heading = "Agent")]
     targets: Vec<String>,
-    /// A managed node of the inventory, as JSON such as `{"id": "i-0a", "name": "bastion"}`, or a file with one or a list
-    /// of them. Can be repeated; replaces the default, one node named bastion.
+    /// A managed node of the inventory, as JSON such as `{"id": "i-0a", "name": "bastion"}`, or a file with one or a
+    /// list of them. Can be repeated; replaces the default, one node named bastion.
     #[arg(long = "node", value_name = "JSON|FILE", help_heading = "Agent")]
     nodes: Vec<String>,
     /// An ECS cluster with its services and tasks, as JSON or a file in the same way.
@@ -81,7 +81,8 @@ pub(super) struct Switches {
     /// Round-trip time that the client sees, milliseconds.
     #[arg(long, default_value_t = 0, value_name = "MS", help_heading = "Gateway")]
     rtt: u64,
-    /// What the client's link carries in either direction, bytes per second; more waits in a deep queue. Sessions share it.
+    /// What the client's link carries in either direction, bytes per second; more waits in a deep queue. Sessions share
+    /// it.
     #[arg(long, value_name = "BYTES", help_heading = "Gateway")]
     link_bytes_per_second: Option<u64>,
     /// Largest payload of a client's message, bytes; a larger one is answered by close frame 1009, a reset, or silence.
@@ -151,11 +152,12 @@ pub(super) struct Switches {
     /// Answer the first so many SSM API calls with ThrottlingException.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Faults")]
     throttle: u32,
-    /// Let an operation fail, such as StartSession, OpenDataChannel, DescribeInstanceInformation, GetDocument, DescribeTasks,
-    /// CreateToken, AssumeRole, or Any of the three calls of a session: throttled, internal, unavailable, unavailable_empty, expired_token,
-    /// access_denied, explicit_deny, session_policy, permissions_boundary, service_control_policy, vpc_endpoint_policy,
-    /// clock_skew, wrong_keys, target_not_connected, invalid_document, not_for_sessions, remote_hosts, session_limit or
-    /// does_not_exist; the next so many times, or always. Can be repeated.
+    /// Let an operation fail, such as StartSession, OpenDataChannel, DescribeInstanceInformation, GetDocument,
+    /// DescribeTasks, CreateToken, AssumeRole, or Any of the three calls of a session: throttled, internal,
+    /// unavailable, unavailable_empty, expired_token, access_denied, explicit_deny, session_policy,
+    /// permissions_boundary, service_control_policy, vpc_endpoint_policy, clock_skew, wrong_keys, target_not_connected,
+    /// invalid_document, not_for_sessions, remote_hosts, session_limit or does_not_exist; the next so many times, or
+    /// always. Can be repeated.
     #[arg(long = "fail", value_name = "OPERATION:KIND[:TIMES]", help_heading = "Faults")]
     failures: Vec<ApiFailure>,
     /// Answer the first so many ResumeSession calls with a token that the gateway refuses.

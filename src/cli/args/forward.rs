@@ -1,8 +1,8 @@
 //! The forwards and how their sessions and connections are treated.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{ffi::OsString, num::NonZeroU32, time::Duration};
 
-use clap::Args;
+use clap::{ArgAction, Args, builder::FalseyValueParser};
 
 use super::values::{connections, messages, payload, seconds, some_seconds, stall_seconds};
 use crate::forward::Sessions;
@@ -14,6 +14,10 @@ pub(in crate::cli) struct ForwardArgs {
     #[arg(value_name = "FORWARD", required = true)]
     #[arg(help = "What to forward: [BIND:]LOCAL:HOST:PORT, [BIND:]LOCAL:PORT, PATH:HOST:PORT or PATH:PORT")]
     pub(in crate::cli) forwards: Vec<String>,
+
+    /// What to run when all are ready, with its arguments; its exit status becomes that of ssmfwd
+    #[arg(value_name = "COMMAND", last = true)]
+    pub(in crate::cli) exec: Vec<OsString>,
 
     /// SSM sessions behind one forward, 1 to 16, each of which downloads at most about 0.7 MB/s; auto: one, and up to 4
     /// while several connections are as fast as it goes
@@ -46,6 +50,21 @@ pub(in crate::cli) struct ForwardArgs {
     #[arg(long, value_name = "SECONDS", env = "SSMFWD_KEEP_ALIVE", hide_env_values = true)]
     #[arg(value_parser = some_seconds, allow_negative_numbers = true)]
     pub(in crate::cli) keep_alive: Option<Duration>,
+
+    /// Start the SSM session when the first connection comes, not before
+    #[arg(long, action = ArgAction::SetTrue, env = "SSMFWD_LAZY", hide_env_values = true)]
+    #[arg(value_parser = FalseyValueParser::new())]
+    pub(in crate::cli) lazy: bool,
+
+    /// After how long without a connection the SSM sessions are ended; the next connection starts another [default: off]
+    #[arg(long, value_name = "SECONDS", env = "SSMFWD_IDLE_CLOSE", hide_env_values = true)]
+    #[arg(value_parser = some_seconds, allow_negative_numbers = true)]
+    pub(in crate::cli) idle_close: Option<Duration>,
+
+    /// How long open connections may go on when the program is asked to end; 0: not at all
+    #[arg(long, value_name = "SECONDS", env = "SSMFWD_DRAIN", hide_env_values = true, default_value = "1")]
+    #[arg(value_parser = seconds, allow_negative_numbers = true)]
+    pub(in crate::cli) drain: Duration,
 
     /// How often the data channel is probed; after two silent intervals the program reconnects
     #[arg(long, value_name = "SECONDS", env = "SSMFWD_PING_INTERVAL", hide_env_values = true, default_value = "20")]

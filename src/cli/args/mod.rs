@@ -2,24 +2,28 @@
 
 mod access;
 mod forward;
+mod process;
+mod reading;
+#[cfg(test)]
+mod readme;
 mod say;
 mod session;
+mod up;
 mod values;
 
-use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
-use clap::{
-    ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand,
-    builder::Resettable,
-    error::{ContextKind, ContextValue, ErrorKind},
-    parser::ValueSource,
-};
+use clap::{Parser, Subcommand};
 
+use self::reading::Origin;
 pub(super) use self::{
     access::AccessArgs,
     forward::ForwardArgs,
+    process::ProcessArgs,
+    reading::Defaults,
     say::{Format, SayArgs},
     session::SessionArgs,
+    up::UpArgs,
 };
 
 const ABOUT: &str = "Forward local ports through AWS SSM Session Manager";
@@ -66,19 +70,32 @@ Examples:
   A unix socket, which other local users cannot open:
     ssmfwd /tmp/db.sock:db:5432 --target i-0123456789abcdef0
 
+  Tunnels by the names that ssmfwd.toml gives them:
+    ssmfwd up db cache
+
+  A command that runs when the forward is ready, and decides the exit status:
+    ssmfwd 0:db:5432 -t i-0123456789abcdef0 -- psql -h {host} -p {port}
+
 Exit status:
+  0    ended as asked; with COMMAND: it succeeded
   1    any other failure: network, TLS, throttling, not ready in time
-  2    the command line, the region or the target is missing or not valid
+  2    command line, configuration file, region or target are missing or not valid
   3    a local address cannot be bound; no session was started
   4    no credentials, expired ones, or no code of an MFA device
   5    access denied
   6    the target does not exist, is not connected, or cannot serve the document
-  7    the service ended the SSM session before it was ready
-  8    the destination refused or did not answer (doctor)
+  7    a session was ended before it was ready; with COMMAND: a tunnel is lost for good
+  8    the destination refused or did not answer (doctor, --wait)
+  126, 127  COMMAND cannot be executed, is not there; every other status of it is ours too
   128+n  signal n: 129 SIGHUP, 130 SIGINT (Ctrl-C), 131 SIGQUIT, 143 SIGTERM
 
+Signals:
+  SIGINT ends at once, SIGTERM after --drain; SIGHUP ends, or without a terminal reads the
+  configuration again; SIGUSR1 shows the state. With COMMAND, signals are its own.
+
 Environment:
-  SSMFWD_TARGET stands for --target, and so on; a flag wins over its variable
+  SSMFWD_TARGET stands for --target, and so on; a flag wins over its variable, and both
+  over the configuration file
   SSMFWD_MFA_CODE is safer than --mfa-code, which every user of the machine can read
   HTTPS_PROXY, ALL_PROXY, NO_PROXY are for the API and the websocket
   AWS_CA_BUNDLE names the certificates to trust instead of the machine's
@@ -88,7 +105,8 @@ Environment:
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "ssmfwd",
-    version,
+    version = super::version::SHORT,
+    long_version = super::version::LONG,
     about = ABOUT,
     long_about = LONG_ABOUT,
     after_long_help = MANUAL,
@@ -105,6 +123,10 @@ pub(super) struct Args {
     #[command(flatten)]
     pub(super) session: SessionArgs,
 
+    /// The configuration file, instead of the first ssmfwd.toml upward from here or in the user's folder
+    #[arg(long, global = true, value_name = "FILE", env = "SSMFWD_CONFIG", hide_env_values = true)]
+    pub(super) config: Option<PathBuf>,
+
     #[command(flatten)]
     pub(super) access: AccessArgs,
 
@@ -112,12 +134,22 @@ pub(super) struct Args {
     pub(super) forward: ForwardArgs,
 
     #[command(flatten)]
+    pub(super) process: ProcessArgs,
+
+    #[command(flatten)]
     pub(super) say: SayArgs,
+
+    /// What has been typed: the same can be read again with other defaults.
+    #[arg(skip)]
+    origin: Origin,
 }
 
 /// What is to be done instead of forwarding.
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Command {
+    /// Open named tunnels of the configuration file
+    #[command(after_long_help = up::MANUAL)]
+    Up(UpArgs),
     /// Log in to AWS IAM Identity Center
     #[command(long_about = super::login::LONG_ABOUT)]
     Login(super::login::LoginArgs),
@@ -125,75 +157,15 @@ pub(super) enum Command {
     Ls(super::ls::LsArgs),
     /// Check each step of a forward in order, and explain the first that fails
     Doctor(super::doctor::DoctorArgs),
-}
-
-impl Args {
-    /// The arguments in `words` and, where they say nothing, in the variables that `variable` knows: those of the
-    /// environment, whose values the definition has read already.
-    ///
-    /// # Errors
-    /// What clap says; also for the help and the version.
-    pub(super) fn read(
-        words: impl IntoIterator<Item = OsString>,
-        variable: impl Fn(&OsStr) -> Option<OsString>,
-    ) -> Result<Self, clap::Error> {
-        let words: Vec<_> = words.into_iter().collect();
-        let is_empty = |name: &OsStr| variable(name).is_some_and(|value| value.is_empty());
-        // An empty variable is none, also where a number or a format is expected.
-        let mut command = with_arguments(Self::command(), &|argument| match argument.get_env().is_some_and(is_empty) {
-            true => argument.env(Resettable::Reset),
-            false => argument,
-        });
-        let matches = command.try_get_matches_from_mut(&words).map_err(|error| name_variable(error, &command, &words));
-        let matches = matches?;
-        if let Some(misplaced) = misplaced(&command, &matches) {
-            return Err(command.error(ErrorKind::ArgumentConflict, misplaced));
-        }
-        let mut args = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-        if let (Some(Command::Login(login)), Some((_, matches))) = (&mut args.command, matches.subcommand()) {
-            login.settle(matches).map_err(|message| command.error(ErrorKind::ArgumentConflict, message))?;
-        }
-        Ok(args)
-    }
-}
-
-/// A command and its subcommands with their arguments changed.
-fn with_arguments(command: clap::Command, change: &dyn Fn(clap::Arg) -> clap::Arg) -> clap::Command {
-    command.mut_args(change).mut_subcommands(|subcommand| with_arguments(subcommand, change))
-}
-
-/// What was typed in front of a command that does not know it: it would be passed over in silence.
-fn misplaced(command: &clap::Command, matches: &ArgMatches) -> Option<String> {
-    let (name, _) = matches.subcommand()?;
-    let is_typed = |argument: &&clap::Arg| {
-        let id = argument.get_id().as_str();
-        !argument.is_global_set() && matches.value_source(id) == Some(ValueSource::CommandLine)
-    };
-    let argument = command.get_arguments().find(is_typed)?;
-    Some(match argument.is_positional() {
-        true => format!("`{name}` cannot follow a {argument}"),
-        false => format!("the option {argument} cannot stand in front of `{name}`; if it takes it, put it behind"),
-    })
-}
-
-/// Says where a bad value comes from, if not from the command line.
-fn name_variable(mut error: clap::Error, command: &clap::Command, words: &[OsString]) -> clap::Error {
-    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg).cloned() else { return error };
-    let Some(flag) = shown.split(' ').next().filter(|flag| flag.starts_with("--")) else { return error };
-    let is_typed = |word: &OsString| {
-        let rest = word.to_str().and_then(|word| word.strip_prefix(flag));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
-    };
-    let all = command.get_arguments().chain(command.get_subcommands().flat_map(clap::Command::get_arguments));
-    let argument = all.into_iter().find(|argument| argument.get_long() == flag.get(2..));
-    let variable = argument.and_then(clap::Arg::get_env).and_then(OsStr::to_str);
-    if let Some(variable) =
-        variable.filter(|_| error.kind() == ErrorKind::ValueValidation || error.kind() == ErrorKind::InvalidValue)
-        && !words.iter().any(is_typed)
-    {
-        error.insert(ContextKind::InvalidArg, ContextValue::String(format!("{shown} (from {variable})")));
-    }
-    error
+    /// Read the configuration file, and say what its tunnels come to
+    #[command(long_about = super::config::CHECK_ABOUT)]
+    CheckConfig,
+    /// Print completions for a shell
+    #[command(after_long_help = super::completions::MANUAL)]
+    Completions(super::completions::CompletionsArgs),
+    /// Print the manual page
+    #[command(after_long_help = super::manual::MANUAL)]
+    Man,
 }
 
 #[cfg(test)]
@@ -209,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        Args::command().debug_assert();
+        Args::definition().debug_assert();
     }
 
     #[test]
@@ -228,6 +200,10 @@ mod tests {
         assert_eq!((args.forward.max_payload, args.forward.max_message_rate), (32_768, 900));
         assert_eq!((args.say.output, args.say.log_format), (Format::Text, Format::Text));
         assert_eq!((args.say.verbose, args.say.quiet), (0, false));
+        assert_eq!((args.forward.lazy, args.forward.idle_close, args.forward.drain.as_secs()), (false, None, 1));
+        let ProcessArgs { wait, ready_fd, admin, .. } = &args.process;
+        assert_eq!((*wait, *ready_fd, admin.as_deref()), (false, None, None));
+        assert!(args.forward.exec.is_empty() && args.config.is_none());
     }
 
     #[test]
@@ -236,7 +212,8 @@ mod tests {
             "1:2 3:4 --target mi-0a --profile p --region r --endpoint-url http://h --document d --parameter a=b \
              --parameter a=c --reason why --sessions 16 --max-connections 7 --linger 0.5 --connect-timeout 1 \
              --ping-interval 2 --reconnect-window 0 --stall-timeout 10 --keep-alive 0.5 --max-payload 65536 \
-             --max-message-rate 0 --output json --log-format json -vv",
+             --max-message-rate 0 --output json --log-format json -vv --lazy --idle-close 60 --drain 0 --wait \
+             --ready-fd 3 --admin 9090 --config x.toml",
         )
         .expect("valid arguments");
         assert_eq!(args.forward.forwards, ["1:2", "3:4"]);
@@ -250,6 +227,11 @@ mod tests {
         assert_eq!((args.forward.max_payload, args.forward.max_message_rate), (65_536, 0));
         assert_eq!((args.forward.max_connections.get(), args.say.verbose), (7, 2));
         assert_eq!(args.forward.sessions.most(), 16);
+        let ForwardArgs { lazy, idle_close, drain, .. } = &args.forward;
+        assert_eq!((*lazy, *idle_close, *drain), (true, Some(Duration::from_secs(60)), Duration::ZERO));
+        let ProcessArgs { wait, ready_fd, admin, .. } = &args.process;
+        assert_eq!((*wait, *ready_fd, admin.as_deref()), (true, Some(3), Some("9090")));
+        assert_eq!(args.config, Some("x.toml".into()));
         assert_eq!((args.say.output, args.say.log_format), (Format::Json, Format::Json));
     }
 
@@ -281,7 +263,11 @@ mod tests {
             "1:2 --sessions -1",
             "1:2 --sessions many",
             "1:2 --sessions",
-            "1:2 --wait",
+            "1:2 --wait=1",
+            "1:2 --ready-fd 2",
+            "1:2 --ready-fd x",
+            "1:2 --idle-close 0",
+            "1:2 --drain -1",
         ] {
             assert_eq!(args(line).expect_err(line).exit_code(), 2, "{line}");
         }
@@ -310,28 +296,10 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_variable_is_none() {
-        let words = || ["ssmfwd", "1:2"].map(OsString::from);
-        Args::read(words(), |_| Some(OsString::new())).expect("as without variables");
-        Args::read(words(), |_| None).expect("without variables");
-    }
-
-    #[test]
-    fn a_bad_value_from_a_variable_names_it() {
-        let error = |words: &[&str]| {
-            let mut command = Args::command();
-            let words: Vec<_> = words.iter().map(OsString::from).collect();
-            let error = command.try_get_matches_from_mut(["ssmfwd", "1:2", "--linger", "x"]).expect_err("no number");
-            name_variable(error, &command, &words).to_string()
-        };
-        assert!(error(&["ssmfwd", "1:2"]).contains("--linger <SECONDS> (from SSMFWD_LINGER)"));
-        assert!(!error(&["ssmfwd", "1:2", "--linger", "x"]).contains("SSMFWD_LINGER"));
-        assert!(!error(&["ssmfwd", "1:2", "--linger=x"]).contains("SSMFWD_LINGER"));
-    }
-
-    #[test]
     fn every_option_has_its_variable() {
-        for argument in Args::command().get_arguments() {
+        let definition = Args::definition();
+        let up = definition.find_subcommand("up").expect("there is one").get_arguments();
+        for argument in definition.get_arguments().chain(up) {
             let Some(long) = argument.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
             let variable = format!("SSMFWD_{}", long.to_uppercase().replace('-', "_"));
             assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(&variable[..]));
@@ -352,7 +320,9 @@ mod tests {
         assert!(examples.len() >= 4);
         for example in examples {
             let args = args(example).expect(example);
-            super::super::plan::Plan::new(&args).expect(example);
+            if args.command.is_none() {
+                super::super::plan::Plan::new(&args).expect(example);
+            }
         }
     }
 }

@@ -23,6 +23,11 @@ pub(super) fn connections(text: &str) -> Result<NonZeroU32, &'static str> {
     text.parse().map_err(|_| "expected a number, 1 at least")
 }
 
+/// Standard input, output and error are in use.
+pub(super) fn descriptor(text: &str) -> Result<i32, &'static str> {
+    text.parse().ok().filter(|number| *number > 2).ok_or("expected the number of a file descriptor, 3 at least")
+}
+
 pub(super) fn payload(text: &str) -> Result<usize, String> {
     let range = limits::PAYLOAD..=limits::PAYLOAD_LIMIT;
     let payload = text.parse().ok().filter(|payload| range.contains(payload));

@@ -10,7 +10,6 @@
 //! The session needs what a forward needs and nothing else; whatever beside it may not be asked is said to be unknown.
 
 mod checklist;
-mod probe;
 mod session;
 mod survey;
 
@@ -80,7 +79,6 @@ pub(super) struct DoctorArgs {
 
 /// A forward under examination.
 struct Patient {
-    plan: Plan,
     forward: PlannedForward,
 }
 
@@ -91,11 +89,11 @@ impl Patient {
         as_forward.session.clone_from(&args.session);
         let mut plan = Plan::new(&as_forward)?;
         let forward = plan.forwards.pop().ok_or_else(|| Report::new(Exit::Usage, "no forward"))?;
-        Ok(Self { plan, forward })
+        Ok(Self { forward })
     }
 
     fn access(&self) -> &Access {
-        &self.plan.access
+        &self.forward.access
     }
 
     /// What a forward would say of a failed call.
@@ -121,7 +119,7 @@ pub(super) async fn run(
     let mut patient = Patient::new(args, all)?;
     let mut checks = Checklist::new(reporter.clone());
     let begun = Instant::now();
-    let aws = match timeout(patient.plan.connect_timeout, configured(&mut patient.plan.access)).await {
+    let aws = match timeout(patient.forward.session.connect_timeout, configured(&mut patient.forward.access)).await {
         Ok(Ok(aws)) => Arc::new(aws),
         Ok(Err(error)) => {
             let report = Report::configuration(&error, patient.access());
@@ -130,7 +128,7 @@ pub(super) async fn run(
         }
         Err(_) => return Err(checks.failed(Check::Credentials, begun, late_configuration())),
     };
-    reporter.uses(patient.access());
+    reporter.uses(&patient.forward);
     let examined = async {
         // As a forward does: the time that somebody takes to type is none of the first check.
         aws.ask_for_code().await;
@@ -211,13 +209,8 @@ fn source(access: &Access, left: Option<Duration>) -> String {
 /// The check that a failed start belongs to.
 const fn check_of(symptom: Option<Symptom>) -> Check {
     match symptom {
-        Some(
-            Symptom::TargetNotConnected
-            | Symptom::TargetOffline
-            | Symptom::TargetUnknown
-            | Symptom::TargetNotFound
-            | Symptom::LookupDenied,
-        ) => Check::Target,
+        Some(symptom) if symptom.is_of_lookup() => Check::Target,
+        Some(Symptom::TargetNotConnected | Symptom::TargetOffline | Symptom::TargetUnknown) => Check::Target,
         Some(
             Symptom::NoDocument
             | Symptom::DocumentNotForSessions

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     PATIENCE, Patient, check_of,
     checklist::{Check, Checklist},
-    probe::{Verdict, probe},
 };
 use crate::{
     aws::{Aws, Preferences},
@@ -19,6 +18,7 @@ use crate::{
         exit::Exit,
         report::{Report, Symptom, hint},
     },
+    forward::{ProbeResult, probe},
     proto::Config,
     session::{
         ConnectError, ControlErrorKind, DialStep, Dialer, Mode, Session, SessionEvent, SessionId, SessionOptions,
@@ -68,7 +68,7 @@ pub(super) async fn check(
             };
             drop(sender.try_send((Instant::now(), step)));
         })),
-        ..patient.plan.session_options()
+        ..patient.forward.session.options()
     };
     let request = patient.forward.request.clone();
     let mut visit = Visit { patient, aws, checks, stop, begun, since: begun, session: None, dialled: Vec::new() };
@@ -231,12 +231,12 @@ impl Visit<'_> {
         self.checks.ok(Check::Handshake, ready - self.since, detail);
 
         let begun = Instant::now();
-        let limit = ANSWER.min(self.patient.plan.connect_timeout);
+        let limit = ANSWER.min(self.patient.forward.session.connect_timeout);
         let symptom = match probe(session, limit).await {
-            Verdict::Accepted => None,
-            Verdict::Refused => Some(Symptom::DestinationRefused),
-            Verdict::NoAnswer => Some(Symptom::DestinationSilent),
-            Verdict::Lost => {
+            ProbeResult::Accepted => None,
+            ProbeResult::Refused => Some(Symptom::DestinationRefused),
+            ProbeResult::NoAnswer => Some(Symptom::DestinationSilent),
+            ProbeResult::Lost => {
                 let reason = session.close().await;
                 let report = self.patient.failed(&ConnectError::Closed(reason));
                 return Err(self.checks.failed(Check::Destination, begun, report));
@@ -276,7 +276,7 @@ impl Visit<'_> {
             if matches!(error, ConnectError::TimedOut(_)) {
                 check = DIALLING.into_iter().find(|check| !self.checks.is_told(*check)).unwrap_or(Check::Handshake);
             }
-        } else if matches!(report.symptom, Some(Symptom::TargetNotFound | Symptom::LookupDenied)) {
+        } else if report.symptom.is_some_and(Symptom::is_of_lookup) {
             // No session was asked for.
             self.checks.unknown(Check::Permission, None, "the target is looked up first");
         } else if matches!(check, Check::Target | Check::Document) {

@@ -1,5 +1,5 @@
-//! What is asked beside the session: who we are, what SSM knows of the target, when sessions end. Best effort: each may be
-//! denied.
+//! What is asked beside the session: who we are, what SSM knows of the target, when sessions end. Best effort: each may
+//! be denied.
 
 use std::{sync::Arc, time::Duration};
 

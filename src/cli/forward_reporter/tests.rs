@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     super::{
         args::Format,
-        plan::Access,
+        plan::tests::planned,
         reporter::tests::{ended, ended_as_asked, events, forward, lost, session, told, without_times},
     },
     *,
@@ -47,7 +47,7 @@ fn lines(events: impl IntoIterator<Item = Event>) -> Vec<String> {
 }
 
 fn reconnecting(attempt: u32, cause: &str, kind: Option<ControlErrorKind>) -> Event {
-    of_session(SessionEvent::Reconnecting { attempt, cause: cause.into(), kind })
+    of_session(SessionEvent::Reconnecting { attempt, cause: cause.into(), kind, next: None })
 }
 
 fn resumed() -> Event {
@@ -89,7 +89,7 @@ fn night() -> Vec<Event> {
         of("me-0b", SessionEvent::Ready),
         replaced("me-0b", "me-0a"),
         ended("me-0b", over.clone()),
-        Event::Dormant { reason: over, fulfilled: false },
+        Event::Dormant { reason: over, fulfilled: false, idle: None },
         started("me-0c"),
         of("me-0c", SessionEvent::Ready),
     ];
@@ -97,8 +97,8 @@ fn night() -> Vec<Event> {
 }
 
 fn tell_night(reporter: &Arc<Reporter>) {
-    reporter.uses(&Access { profile: Some("dev".into()), ..Access::default() });
-    let told = reporter.of(&forward("1:db:2"));
+    let forward = planned(&["1:db:2", "-t", "i-0a", "--profile", "dev"]);
+    let told = reporter.of(&forward);
     night().iter().for_each(|event| told.tell(event));
 }
 
@@ -236,16 +236,29 @@ fn a_session_that_is_ended_beside_the_current_one_is_told() {
     }
     // The current one goes on.
     let events = serves("me-0a").into_iter().chain(serves("me-0b"));
-    let told = lines(events.chain([ended("me-0b", over()), Event::Dormant { reason: over(), fulfilled: false }]));
+    let told =
+        lines(events.chain([ended("me-0b", over()), Event::Dormant { reason: over(), fulfilled: false, idle: None }]));
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("open connections were reset, the next connection starts"), "{told:?}");
+}
+
+/// What we have ended ourselves is no misfortune.
+#[test]
+fn an_end_for_want_of_connections_is_told_as_ours() {
+    let reason = CloseReason::new(Initiator::Library, Cause::Timeout("no connection used the forward"));
+    let idle = Event::Dormant { reason, fulfilled: false, idle: Some(Duration::from_secs(5)) };
+    let ours = ended("me-0a", CloseReason::new(Initiator::Us, Cause::Requested));
+    let told = lines(serves("me-0a").into_iter().chain([idle, ours]).chain(serves("me-0b")));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].ends_with("idle for 5 s, session ended; the next connection starts another"), "{told:?}");
+    assert!(told[1].contains("a connection came: session me-0b"), "{told:?}");
 }
 
 /// A session of before, which only its connections use, does not make the next one one of several.
 #[test]
 fn an_end_after_a_dormancy_is_told_once() {
     let over = || closed(Initiator::Service, "maintenance");
-    let dormant = || Event::Dormant { reason: over(), fulfilled: false };
+    let dormant = || Event::Dormant { reason: over(), fulfilled: false, idle: None };
     let beside = |event| Event::Session { session: session("me-0b"), member: 1, event };
     let events = serves("me-0a").into_iter().chain([beside(begun("me-0b"))]);
     let events = events.chain([beside(SessionEvent::Ready), ended("me-0a", over()), dormant()]);
@@ -267,7 +280,8 @@ fn starts_that_fail_beside_a_session_are_told_and_do_not_write_it_off() {
     let events = serves("me-0a").into_iter().chain([begun("me-0b"), SessionEvent::Ready].map(beside));
     let events =
         events.chain([reconnecting(0, "reset", None), ended("me-0b", over()), failed(1), failed(2), resumed()]);
-    let told = lines(events.chain([ended("me-0a", over()), Event::Dormant { reason: over(), fulfilled: false }]));
+    let told =
+        lines(events.chain([ended("me-0a", over()), Event::Dormant { reason: over(), fulfilled: false, idle: None }]));
     let expected = [
         "websocket lost (reset)",
         "session me-0b was ended, its connections are reset",
@@ -284,7 +298,7 @@ fn starts_that_fail_beside_a_session_are_told_and_do_not_write_it_off() {
 #[test]
 fn ends_that_reset_nothing_are_not_told() {
     let [asked, data_ended] = [ended_as_asked(), closed(Initiator::Agent, "")];
-    let fulfilled = Event::Dormant { reason: data_ended.clone(), fulfilled: true };
+    let fulfilled = Event::Dormant { reason: data_ended.clone(), fulfilled: true, idle: None };
     let events = serves("me-0a").into_iter().chain(serves("me-0b"));
     let events = events.chain([ended("me-0a", data_ended.clone()), ended("me-0b", data_ended), fulfilled]);
     assert_eq!(lines(events.chain(serves("me-0c")).chain([ended("me-0c", asked)])), [""; 0]);
@@ -354,17 +368,19 @@ fn one_of_several_sessions_is_told_to_be_over_if_connections_were_lost() {
     }
     // Of the last one the dormancy is told.
     let ends = [(0, "me-0a"), (1, "me-0b"), (2, "me-0c")].map(|(member, id)| ended_beside(id, member, over(), false));
-    let told = lines(three().into_iter().chain(ends).chain([Event::Dormant { reason: over(), fulfilled: false }]));
+    let told =
+        lines(three().into_iter().chain(ends).chain([Event::Dormant { reason: over(), fulfilled: false, idle: None }]));
     assert_eq!(told.len(), 3, "{told:?}");
     assert!(told[2].contains("the next connection starts a new session"), "{told:?}");
 }
 
 #[test]
 fn what_sessions_lose_together_is_told_once() {
-    let lost =
-        |id, member| of_place(id, member, SessionEvent::Reconnecting { attempt: 0, cause: "reset".into(), kind: None });
+    let lost = |id, member| {
+        of_place(id, member, SessionEvent::Reconnecting { attempt: 0, cause: "reset".into(), kind: None, next: None })
+    };
     let failed = |id, member, attempt| {
-        of_place(id, member, SessionEvent::Reconnecting { attempt, cause: "no route".into(), kind: None })
+        of_place(id, member, SessionEvent::Reconnecting { attempt, cause: "no route".into(), kind: None, next: None })
     };
     let resumed = |id, member| of_place(id, member, SessionEvent::Resumed { outage: Duration::from_secs(7) });
     let told = lines(three().into_iter().chain([

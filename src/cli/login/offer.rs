@@ -43,9 +43,9 @@ pub(in crate::cli) async fn offer(
     if failed.exit != Exit::Credentials || access.keys_in_environment || !somebody_is_there() || reporter.is_quiet() {
         return Offered::No;
     }
-    // Whatever else may be wrong with the configuration, it is not this that failed.
     // Only the login of the profile that was used helps, not that of the only session there is.
     let profile = access.profile.clone().unwrap_or_else(|| "default".to_owned());
+    // Whatever else may be wrong with the configuration, it is not this that failed.
     let Ok(center) = Center::find(&Which::Profile(profile)).await else { return Offered::No };
     let oidc = Oidc::new(center, access.endpoint_kind()).await;
     let work = async {

@@ -3,9 +3,12 @@
 
 use std::{io, net::SocketAddr};
 
-use super::{facts::Details, symptom::Symptom};
+use super::{
+    facts::{Details, Service},
+    symptom::Symptom,
+};
 use crate::{
-    aws::{self, Denial, DeniedBy, Fault},
+    aws::{self, Denial, DeniedBy, Fault, LookupFault},
     cli::plan::Access,
     forward::BindError,
     proto::{Cause, CloseReason, Initiator},
@@ -71,6 +74,9 @@ pub(super) fn of_control(error: &ControlError, access: &Access) -> (Symptom, Det
     if let Some(fault) = aws::fault(error) {
         return (of_fault(fault), details);
     }
+    if let Some(fault) = aws::lookup_fault(error) {
+        return (of_lookup(fault), Details { service: service_of(fault), ..details });
+    }
     let symptom = match error.kind {
         ControlErrorKind::NoCredentials => Symptom::NoCredentials,
         ControlErrorKind::ExpiredCredentials if access.keys_in_environment => Symptom::ExpiredEnvironment,
@@ -103,9 +109,25 @@ pub(super) fn of_control(error: &ControlError, access: &Access) -> (Symptom, Det
     (symptom, details)
 }
 
-/// What went wrong when a target was looked up.
-pub(super) fn of_lookup(error: &ControlError) -> Symptom {
-    if error.kind == ControlErrorKind::AccessDenied { Symptom::LookupDenied } else { Symptom::TargetNotFound }
+/// Why a target leads nowhere.
+fn of_lookup(fault: &LookupFault) -> Symptom {
+    match fault {
+        LookupFault::NoMatch => Symptom::TargetNotFound,
+        LookupFault::Offline => Symptom::NodesOffline,
+        LookupFault::NoCluster => Symptom::NoCluster,
+        LookupFault::NoService => Symptom::NoService,
+        LookupFault::NoTask => Symptom::NoTask,
+        LookupFault::ExecOff { .. } => Symptom::ExecDisabled,
+        LookupFault::NoAgent => Symptom::NoExecAgent,
+        LookupFault::NoContainer => Symptom::NoContainer,
+    }
+}
+
+fn service_of(fault: &LookupFault) -> Option<Service> {
+    match fault {
+        LookupFault::ExecOff { cluster, service } => Some(Service { cluster: cluster.clone(), name: service.clone() }),
+        _ => None,
+    }
 }
 
 fn of_fault(fault: Fault) -> Symptom {
@@ -126,6 +148,12 @@ fn of_fault(fault: Fault) -> Symptom {
 }
 
 fn of_denial(operation: &str, denial: Option<&Denial>) -> Symptom {
+    // Whoever denies a lookup: a target that is named by its id does without.
+    match operation {
+        "DescribeInstanceInformation" | "DescribeInstanceProperties" => return Symptom::LookupDenied,
+        "ListTasks" | "DescribeTasks" => return Symptom::TasksDenied,
+        _ => {}
+    }
     match denial.map(|denial| (&denial.by, denial.resource.as_deref())) {
         Some((DeniedBy::ExplicitDeny(_), Some(resource))) if resource.ends_with(REMOTE_HOSTS) => {
             Symptom::RemoteHostsForbidden
@@ -220,7 +248,7 @@ pub(super) fn of_bind(error: &BindError) -> Symptom {
             io::ErrorKind::InvalidInput => Symptom::SocketTooLong,
             _ => Symptom::AddressFailed,
         },
-        BindError::Unsupported { .. } => Symptom::AddressFailed,
+        BindError::Adopted { .. } | BindError::Unsupported { .. } => Symptom::AddressFailed,
     }
 }
 

@@ -26,6 +26,15 @@ pub(super) struct Details {
     pub(super) gateway: Option<String>,
     /// What SSM knows of the target's agent: its version, and when it was heard.
     pub(super) agent: [Option<String>; 2],
+    /// The ECS service that the target names.
+    pub(super) service: Option<Service>,
+}
+
+/// An ECS service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Service {
+    pub(super) cluster: String,
+    pub(super) name: String,
 }
 
 impl Facts<'_> {
@@ -55,6 +64,7 @@ impl Facts<'_> {
         let target = details.target.as_deref().or_else(named);
         Some(match name {
             "login" => login_command(access),
+            "ls" => list_command(access),
             "profile" => or(access.profile.as_deref(), "default"),
             "region" => or(region, "in use"),
             "api" => region.map_or_else(|| "the SSM API".to_owned(), |region| format!("the SSM API of {region}")),
@@ -79,6 +89,8 @@ impl Facts<'_> {
             "a-policy" => details.denial.as_ref().map_or_else(|| "a policy".to_owned(), |denial| a_policy(&denial.by)),
             "gateway" => or(details.gateway.as_deref(), "the ssmmessages endpoint"),
             "agent-version" => or(details.agent[0].as_deref(), "unknown"),
+            "cluster" => or(details.service.as_ref().map(|service| &service.cluster[..]), "CLUSTER"),
+            "service" => or(details.service.as_ref().map(|service| &service.name[..]), "SERVICE"),
             "heard" => or(details.agent[1].as_deref(), "an unknown time"),
             _ => return None,
         })
@@ -89,6 +101,14 @@ impl Facts<'_> {
 pub(super) fn login_command(access: &Access) -> String {
     let profile = access.profile.as_ref().map_or_else(String::new, |profile| format!(" --profile {profile}"));
     format!("ssmfwd login{profile}")
+}
+
+/// The command that lists the targets there are, with the profile and the region in use.
+fn list_command(access: &Access) -> String {
+    let option = |name: &str, value: &Option<String>| {
+        value.as_ref().map_or_else(String::new, |value| format!(" --{name} {value}"))
+    };
+    format!("ssmfwd ls{}{}", option("profile", &access.profile), option("region", &access.region))
 }
 
 fn a_policy(by: &DeniedBy) -> String {
@@ -160,6 +180,13 @@ mod tests {
         assert_eq!(session_arn(Some("eusc-de-east-1"), "*"), "arn:aws-eusc:ssm:eusc-de-east-1:*:session/*");
         assert_eq!(document_arn(Some("AWS-X"), "us-gov-east-1"), "arn:aws-us-gov:ssm:*::document/AWS-X");
         assert_eq!(document_arn(Some("arn:aws:ssm:r:1:document/Mine"), "r"), "arn:aws:ssm:r:1:document/Mine");
+    }
+
+    #[test]
+    fn the_list_is_that_of_the_same_account() {
+        let access = Access { profile: Some("dev".into()), region: Some("eu-west-1".into()), ..Access::default() };
+        assert_eq!(list_command(&access), "ssmfwd ls --profile dev --region eu-west-1");
+        assert_eq!(list_command(&Access::default()), "ssmfwd ls");
     }
 
     #[test]

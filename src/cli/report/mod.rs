@@ -19,7 +19,6 @@ use super::{
     console::printable,
     exit::Exit,
     plan::{Access, PlannedForward},
-    targets,
 };
 use crate::{
     aws::{Denial, NodeInfo},
@@ -137,31 +136,22 @@ impl Report {
     pub(super) fn call(what: &str, error: &ControlError, access: &Access) -> Self {
         let (symptom, details) = diagnosis::of_control(error, access);
         let report = Self::new(exit_of(error.kind), what).caused_by(error);
-        let facts = Facts { access, forward: None, details: &details };
-        match targets::hint(error, access) {
-            // What helps depends on what was looked up.
-            Some(hint) => report.of_symptom(diagnosis::of_lookup(error), facts).with_hint(hint),
-            None => report.of_symptom(symptom, facts),
-        }
+        report.of_symptom(symptom, Facts { access, forward: None, details: &details })
     }
 
     /// A session that did not become ready.
     pub(super) fn connect(error: &ConnectError, forward: &PlannedForward, access: &Access) -> Self {
         let (symptom, details) = diagnosis::of_connect(error, access);
-        let call = match error {
-            ConnectError::Control(error) | ConnectError::Dial(DialError::Sign(error)) => Some(error),
-            _ => None,
+        let exit = match error {
+            ConnectError::Control(error) | ConnectError::Dial(DialError::Sign(error)) => exit_of(error.kind),
+            _ => Exit::Failure,
         };
-        let exit = call.map_or(Exit::Failure, |error| exit_of(error.kind));
         let report = Self::new(exit, format!("no session for {}", forward.name())).caused_by(error);
         let about = About { forward: forward.name().to_owned(), target: details.target.clone() };
         let report = Self { about: Some(Box::new(about)), ..report };
-        let facts = Facts { access, forward: Some(forward), details: &details };
-        let lookup = call.and_then(|error| Some((diagnosis::of_lookup(error), targets::hint(error, access)?)));
-        match (lookup, symptom) {
-            (Some((symptom, hint)), _) => report.of_symptom(symptom, facts).with_hint(hint),
-            (None, Some(symptom)) => report.of_symptom(symptom, facts),
-            (None, None) => report,
+        match symptom {
+            Some(symptom) => report.of_symptom(symptom, Facts { access, forward: Some(forward), details: &details }),
+            None => report,
         }
     }
 
@@ -254,18 +244,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        cli::grammar,
+        cli::plan::tests::planned,
         proto::{Cause, CloseReason, Initiator},
     };
 
     fn forward(text: &str, target: &str) -> PlannedForward {
-        let spec = grammar::parse(text, true).expect("a valid forward");
-        let request = crate::session::StartRequest {
-            target: target.into(),
-            document: spec.destination.document().map(Into::into),
-            ..Default::default()
-        };
-        PlannedForward { spec, request }
+        planned(&[text, "-t", target])
     }
 
     fn access() -> Access {

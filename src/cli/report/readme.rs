@@ -42,8 +42,11 @@ fn readme_has_the_error_table() {
 
 #[test]
 fn names_are_unique_and_every_one_is_provoked_by_a_test() {
-    let tests =
-        concat!(include_str!("../../../tests/cli/errors.rs"), include_str!("../../../tests/cli/errors/credentials.rs"));
+    let tests = concat!(
+        include_str!("../../../tests/cli/errors.rs"),
+        include_str!("../../../tests/cli/errors/credentials.rs"),
+        include_str!("../../../tests/cli/errors/targets.rs"),
+    );
     for (at, row) in TABLE.iter().enumerate() {
         assert!(TABLE[..at].iter().all(|other| other.name != row.name), "{}", row.name);
         let provoked = ["\"", "`"].iter().any(|mark| tests.contains(&format!("{mark}{}{mark}", row.name)));

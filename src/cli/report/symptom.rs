@@ -50,7 +50,15 @@ pub(in crate::cli) enum Symptom {
     TargetOffline,
     TargetUnknown,
     TargetNotFound,
+    NodesOffline,
+    NoCluster,
+    NoService,
+    NoTask,
+    ExecDisabled,
+    NoExecAgent,
+    NoContainer,
     LookupDenied,
+    TasksDenied,
     NoDocument,
     DocumentNotForSessions,
     InvalidRequest,
@@ -109,6 +117,23 @@ impl Symptom {
     pub(in crate::cli) fn row(self) -> &'static Row {
         // In range and in its place: checked below, while compiling.
         TABLE.get(self as usize).unwrap_or(&TABLE[0])
+    }
+
+    /// Whether the target could not be looked up, so that no session was asked for.
+    pub(in crate::cli) const fn is_of_lookup(self) -> bool {
+        matches!(
+            self,
+            Self::TargetNotFound
+                | Self::NodesOffline
+                | Self::NoCluster
+                | Self::NoService
+                | Self::NoTask
+                | Self::ExecDisabled
+                | Self::NoExecAgent
+                | Self::NoContainer
+                | Self::LookupDenied
+                | Self::TasksDenied
+        )
     }
 }
 

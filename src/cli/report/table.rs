@@ -3,6 +3,8 @@
 //! Reports are made from it, and README shows it (a test compares the two). `{words}` in braces are filled in by
 //! [`Facts`](super::facts::Facts); README shows them in capitals.
 
+mod targets;
+
 use super::symptom::{Row, Symptom};
 use crate::cli::exit::Exit;
 
@@ -340,20 +342,16 @@ pub(super) const TABLE: [Row; Symptom::COUNT] = [
         "check the id, the account and the region {region}, and then the agent: it registers only with an instance role \
          that has AmazonSSMManagedInstanceCore, and a way to the ssm and ssmmessages endpoints",
     ),
-    plain(
-        (Symptom::TargetNotFound, "target_not_found"),
-        Exit::Target,
-        "no node, service or task that is online matches name:, tag: or ecs:",
-        "what the message says",
-        "`ssmfwd ls` lists the managed nodes; of services and tasks the hint says what is missing",
-    ),
-    plain(
-        (Symptom::LookupDenied, "lookup_denied"),
-        Exit::Denied,
-        "AccessDenied for DescribeInstanceInformation, ListTasks or DescribeTasks",
-        "names, tags and services are looked up, which takes a permission of its own",
-        "the policy must allow that call; a target that is named by its id needs none",
-    ),
+    targets::TARGET_NOT_FOUND,
+    targets::NODES_OFFLINE,
+    targets::NO_CLUSTER,
+    targets::NO_SERVICE,
+    targets::NO_TASK,
+    targets::EXEC_DISABLED,
+    targets::NO_EXEC_AGENT,
+    targets::NO_CONTAINER,
+    targets::LOOKUP_DENIED,
+    targets::TASKS_DENIED,
     plain(
         (Symptom::NoDocument, "no_document"),
         Exit::Target,

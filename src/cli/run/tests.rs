@@ -1,13 +1,15 @@
 //! Whole runs over real loopback listeners and scripted sessions.
 
+use std::cell::RefCell;
+
 use clap::Parser;
 use tokio::{net::TcpStream, sync::mpsc};
 
-use super::*;
+use super::{clouds::Connectors, *};
 use crate::{
-    cli::{args::Format, console::tests::Page},
+    cli::{args::Format, console::tests::Page, events::By, plan::PlannedForward, supervision::Activation},
     forward::{LocalAddress, Script, TestConnector, TestTunnel, start_failure},
-    proto::{Cause, CloseReason, Initiator},
+    proto::{Cause, CloseReason, Initiator, Mode},
     session::ControlErrorKind,
 };
 
@@ -20,6 +22,19 @@ struct World {
     send_signal: mpsc::Sender<Signal>,
     signals: Signals,
     tunnels: Vec<TestTunnel>,
+    /// What reading the configuration again leads to, the last one first.
+    replans: Vec<Result<Plan, Report>>,
+}
+
+/// The same connector for every forward.
+struct Same(Arc<TestConnector>);
+
+impl Connectors for Same {
+    type Connector = TestConnector;
+
+    async fn connector(&mut self, _: &mut PlannedForward) -> Result<Arc<TestConnector>, Report> {
+        Ok(self.0.clone())
+    }
 }
 
 /// A world for forwards like `0:1@i-0a`, with one script for each target.
@@ -39,7 +54,17 @@ fn world(forwards: &[&str], scripts: Vec<(&str, Script)>) -> World {
         connector.script(target, [script]);
     }
     let reporter = Arc::new(Reporter::new(console, Format::Json, false));
-    World { plan, connector, reporter, stdout, stderr, send_signal, signals: signals.into(), tunnels }
+    World {
+        plan,
+        connector,
+        reporter,
+        stdout,
+        stderr,
+        send_signal,
+        signals: signals.into(),
+        tunnels,
+        replans: Vec::new(),
+    }
 }
 
 fn ready() -> Script {
@@ -47,22 +72,37 @@ fn ready() -> Script {
 }
 
 impl World {
+    fn harbour(&self) -> Harbour {
+        let (accounts, board, progress, hurry, passed) = Default::default();
+        Harbour { accounts, board, progress, reporter: self.reporter.clone(), hurry, passed }
+    }
+
     async fn run(&mut self) -> Over {
-        let forwarders = bind_all(&self.plan, &self.reporter).expect("free ports");
+        let forwarders = self.harbour().bind_all(&self.plan, Activation::default()).expect("free ports");
         self.run_with(forwarders).await
     }
 
-    async fn run_with(&mut self, forwarders: Vec<Forwarder>) -> Over {
+    async fn run_with(&mut self, bound: Vec<Bound>) -> Over {
+        let harbour = self.harbour();
         let started = Instant::now();
-        let (connector, signals) = (self.connector.clone(), &mut self.signals);
-        match connect_all(&self.plan, &forwarders, &*connector, signals, &self.reporter).await {
-            Ok(tunnels) => stay(&self.plan, forwarders, tunnels, connector, signals, &self.reporter, started).await,
+        let mut connectors = Same(self.connector.clone());
+        let Ok(prepared) = prepare(&self.plan, bound, &mut connectors).await else { panic!("nothing can fail") };
+        let signals = &mut self.signals;
+        match connect_all(&prepared, signals, &self.reporter).await {
+            Ok(tunnels) => {
+                let fleet = Fleet::new(harbour);
+                let replans = RefCell::new(std::mem::take(&mut self.replans));
+                let replan = || replans.borrow_mut().pop().expect("a plan for each reload");
+                let (process, settings) = (Process::alone(), self.plan.process.clone());
+                let serving = Serving { fleet, connectors, process, settings, replan: &replan };
+                serving.run(Ready { prepared, tunnels, started }, signals, &self.reporter).await
+            }
             Err(over) => over,
         }
     }
 
     fn events(&self) -> Vec<String> {
-        self.reporter.stopped(Exit::Failure, By::Ssmfwd);
+        self.reporter.stopped(Exit::Failure.status(), By::Ssmfwd);
         let event = |line: &str| {
             let event: serde_json::Value = serde_json::from_str(line).expect("an object a line");
             event["event"].as_str().expect("a name").to_owned()
@@ -75,7 +115,7 @@ fn report(over: Over) -> Report {
     match over {
         Over::Failed(report) => report,
         Over::Signal(signal) => panic!("{signal:?}"),
-        Over::Done => panic!("done"),
+        Over::Done | Over::Command(_) | Over::Lost => panic!("no report"),
     }
 }
 
@@ -87,7 +127,7 @@ async fn a_signal_ends_sessions_and_decides_the_status() {
         let mut world = world(&["0:1@i-0a", "0:1@i-0b"], vec![("i-0a", ready()), ("i-0b", ready())]);
         world.send_signal.try_send(signal).expect("room for a signal");
         // The signal may be seen before ready or after: both must end the same way.
-        assert_eq!(world.run().await.exit(), (exit, By::Signal));
+        assert_eq!(world.run().await.status(), (exit.status(), By::Signal));
         let started = world.connector.started.lock().expect("no panic under the lock").len();
         let ended = world.tunnels.iter().filter(|tunnel| tunnel.has_ended()).count();
         assert!(ended == started || started == 0, "{ended} of {started}");
@@ -105,7 +145,7 @@ async fn a_signal_after_ready_ends_what_was_served() {
         }
         send_signal.send(Signal::Terminate).await.expect("the program listens");
     });
-    assert_eq!(world.run().await.exit(), (Exit::Terminate, By::Signal));
+    assert_eq!(world.run().await.status(), (Exit::Terminate.status(), By::Signal));
     signaller.await.expect("no panic");
     assert!(world.tunnels[0].has_ended());
     let events = world.events();
@@ -118,7 +158,7 @@ async fn a_signal_after_ready_ends_what_was_served() {
 async fn a_signal_before_ready_cancels() {
     let mut world = world(&["0:1@i-0a", "0:1@i-0b"], vec![("i-0a", Script::Hangs), ("i-0b", ready())]);
     world.send_signal.try_send(Signal::HangUp).expect("room for a signal");
-    assert_eq!(world.run().await.exit(), (Exit::HangUp, By::Signal));
+    assert_eq!(world.run().await.status(), (Exit::HangUp.status(), By::Signal));
     assert!(!world.events().contains(&"ready".to_owned()));
 }
 
@@ -165,7 +205,7 @@ async fn a_busy_port_starts_no_session() {
     let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = busy.local_addr().expect("an address").port();
     let world = world(&[&format!("{port}:1@i-0a")], vec![("i-0a", ready())]);
-    let report = bind_all(&world.plan, &world.reporter).err().expect("the port is busy");
+    let report = world.harbour().bind_all(&world.plan, Activation::default()).err().expect("the port is busy");
     assert_eq!(report.exit, Exit::Bind);
     assert!(report.error.contains(&format!("127.0.0.1:{port}")), "{report}");
 }
@@ -174,8 +214,8 @@ async fn a_busy_port_starts_no_session() {
 async fn connections_may_come_before_the_session_is_ready() {
     let (tunnel, mut peers) = TestTunnel::new();
     let mut world = world(&["127.0.0.1:0:1@i-0a"], vec![("i-0a", Script::Ready(tunnel))]);
-    let forwarders = bind_all(&world.plan, &world.reporter).expect("a free port");
-    let LocalAddress::Tcp(address) = forwarders[0].addresses()[0].clone() else { panic!("a TCP listener") };
+    let forwarders = world.harbour().bind_all(&world.plan, Activation::default()).expect("a free port");
+    let LocalAddress::Tcp(address) = forwarders[0].forwarder.addresses()[0].clone() else { panic!("a TCP listener") };
     let client = TcpStream::connect(address).await.expect("bound already");
     let send_signal = world.send_signal.clone();
     let agent = tokio::spawn(async move {
@@ -184,7 +224,7 @@ async fn connections_may_come_before_the_session_is_ready() {
         (peer, peers)
     });
     let over = world.run_with(forwarders).await;
-    assert_eq!(over.exit(), (Exit::Interrupt, By::Signal));
+    assert_eq!(over.status(), (Exit::Interrupt.status(), By::Signal));
     drop((client, agent.await.expect("no panic")));
     assert_eq!(world.stderr.text(), "");
 }
@@ -195,10 +235,14 @@ async fn a_second_interrupt_leaves_at_once() {
     let mut signals = Signals::from(receiver);
     sender.try_send(Signal::Terminate).expect("room");
     assert_eq!(signals.next().await, Signal::Terminate);
-    sender.try_send(Signal::HangUp).expect("room");
-    sender.try_send(Signal::Interrupt).expect("room");
-    assert_eq!(signals.unless_interrupted(std::future::pending::<()>()).await, None);
-    assert_eq!(signals.unless_interrupted(std::future::ready(7)).await, Some(7));
+    for signal in [Signal::HangUp, Signal::Interrupt, Signal::Terminate, Signal::Interrupt] {
+        sender.try_send(signal).expect("room");
+    }
+    let hurried = std::cell::Cell::new(0);
+    let leaving = signals.unless_interrupted(std::future::pending::<()>(), || hurried.set(hurried.get() + 1));
+    assert_eq!(leaving.await, None);
+    assert_eq!(hurried.get(), 1, "the first one hurries");
+    assert_eq!(signals.unless_interrupted(std::future::ready(7), || {}).await, Some(7));
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,6 +250,59 @@ async fn the_first_interrupt_waits_for_the_end() {
     let (sender, receiver) = mpsc::channel(4);
     let mut signals = Signals::from(receiver);
     sender.try_send(Signal::Interrupt).expect("room");
-    let work = time::timeout(Duration::from_secs(2), std::future::pending::<()>());
-    assert!(signals.unless_interrupted(work).await.is_some());
+    let work = tokio::time::timeout(std::time::Duration::from_secs(2), std::future::pending::<()>());
+    assert!(signals.unless_interrupted(work, || {}).await.is_some());
+}
+
+/// What a reload leaves as it was goes on untouched; what is new is started, what is gone is stopped, and what cannot
+/// be started harms nobody.
+#[tokio::test]
+async fn a_reload_changes_what_has_changed() {
+    let (kept, mut peers) = TestTunnel::new();
+    let (gone, changed, added) = (TestTunnel::new().0, TestTunnel::new().0, TestTunnel::with("added", Mode::Mux).0);
+    let scripts =
+        vec![("i-0a", Script::Ready(kept.clone())), ("i-0b", Script::Ready(gone)), ("i-0c", Script::Ready(changed))];
+    let mut world = world(&["127.0.0.1:0:1@i-0a", "127.0.0.1:0:2@i-0b", "0:3@i-0c"], scripts);
+    world.connector.script("i-0d", [Script::Ready(added)]);
+    world.connector.script("i-0e", [Script::Fails(|| start_failure(ControlErrorKind::TargetNotConnected))]);
+    let (send_signal, stdout, tunnels) = (world.send_signal.clone(), world.stdout.clone(), world.tunnels.clone());
+    let told = |event: &'static str| {
+        let stdout = stdout.clone();
+        async move {
+            while !stdout.text().contains(event) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let busy = format!("{}:6@i-0a", busy.local_addr().expect("bound"));
+    let next = ["127.0.0.1:0:1@i-0a", "0:4@i-0d", "0:5@i-0e", &busy];
+    let words = ["ssmfwd"].iter().chain(&next);
+    let next = Plan::new(&Args::try_parse_from(words).expect("valid arguments")).expect("a valid plan");
+    world.replans = vec![Err(Report::usage("line 3 is wrong")), Ok(next)];
+
+    world.signals.reload_on_hang_up();
+    let script = async {
+        told(r#""event":"ready""#).await;
+        let listening: serde_json::Value =
+            serde_json::from_str(stdout.text().lines().next().expect("an event")).expect("an object");
+        let address = listening["address"].as_str().expect("an address");
+        let client = TcpStream::connect(address).await.expect("it listens");
+        let peer = peers.recv().await.expect("a stream");
+        send_signal.send(Signal::HangUp).await.expect("the program listens");
+        told(r#""status":6"#).await;
+        told(r#""status":3"#).await;
+        told(r#""session_id":"added""#).await;
+        send_signal.send(Signal::HangUp).await.expect("the program listens");
+        told("reload_failed").await;
+        while !(tunnels[1].has_ended() && tunnels[2].has_ended()) {
+            tokio::task::yield_now().await;
+        }
+        assert!(!tunnels[0].has_ended());
+        assert!(stdout.text().contains(r#""removed":["127.0.0.1:0:2@i-0b","0:3@i-0c"],"unchanged":1"#));
+        send_signal.send(Signal::Terminate).await.expect("the program listens");
+        (client, peer)
+    };
+    let (over, _connection) = tokio::join!(world.run(), script);
+    assert_eq!(over.status(), (143, By::Signal));
 }

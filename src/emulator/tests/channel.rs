@@ -51,9 +51,19 @@ async fn much_data_arrives_whole_in_both_directions() {
 
 #[tokio::test]
 async fn a_refused_destination_is_told_by_flag_and_fin() {
-    // Bound, so that no other test gets the port, and not listening.
-    let closed = tokio::net::TcpSocket::new_v4().unwrap();
-    closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    // Bound, so that no other test gets the port, and not listening. On both addresses: the agent tries localhost.
+    let (closed, _closed_too) = loop {
+        let closed = tokio::net::TcpSocket::new_v4().unwrap();
+        closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let port = closed.local_addr().unwrap().port();
+        match tokio::net::TcpSocket::new_v6() {
+            Ok(too) if too.bind((std::net::Ipv6Addr::LOCALHOST, port).into()).is_ok() => break (closed, Some(too)),
+            // Somebody else has it there.
+            Ok(_) if std::net::TcpListener::bind("[::1]:0").is_ok() => {}
+            // No IPv6.
+            _ => break (closed, None),
+        }
+    };
     let emulator = emulator();
     let (mut client, _) = Client::ready(&emulator, closed.local_addr().unwrap().port()).await;
     client.stream_data(STREAM, true, b"x").await;

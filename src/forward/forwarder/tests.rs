@@ -7,22 +7,29 @@ use tokio::{
     net::TcpStream,
     sync::mpsc,
     task::JoinHandle,
+    time::Instant,
 };
 
 use super::*;
 use crate::{
-    forward::{Bind, Destination, Listen, Script, TestConnector, TestTunnel, start_failure, test_tunnel::TestPeer},
+    forward::{
+        Accepted, Bind, ConnectionEnd, Destination, Listen, LocalSocket, Peer, Script, TestConnector, TestTunnel,
+        start_failure, test_tunnel::TestPeer,
+    },
     proto::{Cause, CloseReason, Initiator, Mode},
     session::{ControlErrorKind, Health},
 };
+
+mod lifecycle;
+mod memory;
+mod status;
 
 fn one_at_a_time() -> ForwarderOptions {
     ForwarderOptions {
         max_connections: NonZeroU32::MIN,
         linger: Duration::ZERO,
         reconnect_window: Duration::ZERO,
-        sessions: Sessions::Auto,
-        accounts: SessionAccounts::default(),
+        ..ForwarderOptions::default()
     }
 }
 
@@ -51,8 +58,7 @@ fn world_with(max_connections: u32, reconnect_window: Duration) -> World {
         max_connections: NonZeroU32::new(max_connections).expect("not zero"),
         linger: Duration::from_secs(600),
         reconnect_window,
-        sessions: Sessions::Auto,
-        accounts: SessionAccounts::default(),
+        ..ForwarderOptions::default()
     };
     let events = Arc::<Mutex<Vec<Event>>>::default();
     let observer: Observer = Arc::new({
@@ -188,7 +194,7 @@ async fn complete_reply(world: &mut World) -> (TcpStream, usize) {
     let app = TcpStream::connect(world.address).await.expect("a listener");
     let mut agent = world.peers.recv().await.expect("a stream");
     let mut size = 0;
-    while let Ok(written) = time::timeout(Duration::from_millis(300), agent.io.write(&[7; 64 * 1024])).await {
+    while let Ok(written) = tokio::time::timeout(Duration::from_millis(300), agent.io.write(&[7; 64 * 1024])).await {
         size += written.expect("a write");
     }
     agent.complete().await;
@@ -204,7 +210,9 @@ async fn a_complete_reply_outlives_its_session() {
     world.tunnel.end(lost());
     world.events(1, |event| matches!(event, Event::SessionReplaced { .. })).await;
     // Longer than any notice that a connection could be given.
-    time::timeout(Duration::from_millis(1500), world.closed(1)).await.expect_err("it waits for its local program");
+    tokio::time::timeout(Duration::from_millis(1500), world.closed(1))
+        .await
+        .expect_err("it waits for its local program");
     let mut reply = Vec::new();
     app.read_to_end(&mut reply).await.expect("a clean end");
     assert_eq!(reply.len(), size);
@@ -222,7 +230,8 @@ async fn draining_does_not_wait_for_a_local_program_that_does_not_read() {
     world.tunnel.end(CloseReason::new(Initiator::Service, Cause::SessionOver));
     world.events(1, |event| matches!(event, Event::Dormant { .. })).await;
     world.drain.cancel();
-    let ended = time::timeout(DRAIN * 10, world.forwarder).await.expect("a bound").expect("no panic");
+    let ended =
+        tokio::time::timeout(Duration::from_secs(10), world.forwarder).await.expect("a bound").expect("no panic");
     assert!(matches!(ended, ForwardEnd::Stopped));
     assert_eq!(read_error(&mut app).await, io::ErrorKind::ConnectionReset);
     assert_eq!(ends(&world.events), [ConnectionEnd::Stopped]);
@@ -444,7 +453,7 @@ async fn who_gives_up_on_a_unix_socket_is_let_go_too() {
         let mut app = tokio::net::UnixStream::connect(&path).await.expect("a listener");
         app.write_all(sent).await.expect("a write");
         let Accepted::Unix(mut socket) = listeners.accept().await.expect("a connection") else { panic!("not TCP") };
-        let gave_up = time::timeout(Duration::ZERO, socket.gave_up()).await;
+        let gave_up = tokio::time::timeout(Duration::ZERO, socket.gave_up()).await;
         assert!(gave_up.is_err(), "it waits");
         app.shutdown().await.expect("a half-close");
         if sent.is_empty() {

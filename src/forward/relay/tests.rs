@@ -11,45 +11,9 @@ use tokio::{
 };
 
 use super::*;
-use crate::forward::{TestStream, test_tunnel::TestPeer};
+use crate::forward::{TestStream, test_socket::TestSocket, test_tunnel::TestPeer};
 
 const LINGER: Duration = Duration::from_secs(5);
-
-struct TestSocket {
-    io: DuplexStream,
-    resets: Arc<AtomicBool>,
-}
-
-impl LocalSocket for TestSocket {
-    fn set_reset_on_drop(&self, reset: bool) -> io::Result<()> {
-        self.resets.store(reset, Ordering::SeqCst);
-        Ok(())
-    }
-
-    async fn gave_up(&self) {
-        std::future::pending().await
-    }
-}
-
-impl AsyncRead for TestSocket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for TestSocket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
 
 /// How a relay ended: the reason, whether the local socket is reset, bytes up and down.
 type Ended = (ConnectionEnd, bool, u64, u64);

@@ -6,7 +6,10 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use tokio::sync::{Notify, futures::Notified};
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
 
 /// The connections of a forward.
 pub(super) struct Crowd {
@@ -15,6 +18,10 @@ pub(super) struct Crowd {
     wake_at: AtomicUsize,
     /// A connection had to share a session although there could be more of them.
     shared: AtomicBool,
+    /// The supervisor is to be woken when there is none.
+    tells_when_empty: AtomicBool,
+    /// When the latest connection left.
+    empty_since: Mutex<Instant>,
     wake: Notify,
     left: Notify,
     choice: Mutex<()>,
@@ -26,6 +33,8 @@ impl Crowd {
             connections: AtomicUsize::new(0),
             wake_at: AtomicUsize::new(usize::MAX),
             shared: AtomicBool::new(false),
+            tells_when_empty: AtomicBool::new(false),
+            empty_since: Mutex::new(Instant::now()),
             wake: Notify::new(),
             left: Notify::new(),
             choice: Mutex::new(()),
@@ -50,10 +59,29 @@ impl Crowd {
     /// A connection leaves. One that had no stream was in nobody's way: if those that wait woke one another by giving up
     /// their places, they would do so for ever.
     pub(super) fn leave(&self, had_stream: bool) {
-        self.connections.fetch_sub(1, Ordering::SeqCst);
+        // Before the number: whoever finds that there is none finds since when.
+        *self.empty_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        if self.connections.fetch_sub(1, Ordering::SeqCst) == 1 && self.tells_when_empty.swap(false, Ordering::SeqCst) {
+            self.wake.notify_one();
+        }
         if had_stream {
             self.left.notify_waiters();
         }
+    }
+
+    /// Whether there is no connection; if there is one, the supervisor will be woken, once, when there is none.
+    pub(super) fn is_empty_or_tells(&self) -> bool {
+        self.tells_when_empty.store(true, Ordering::SeqCst);
+        let is_empty = self.connections() == 0;
+        if is_empty {
+            self.tells_when_empty.store(false, Ordering::SeqCst);
+        }
+        is_empty
+    }
+
+    /// Since when there is no connection, if there is none.
+    pub(super) fn empty_since(&self) -> Instant {
+        *self.empty_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Completes when a connection with a stream leaves after this call, polled by then or not.

@@ -8,7 +8,15 @@ use std::sync::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{Tunnel, crowd::Crowd};
-use crate::{forward::sessions::Place, session::Health};
+use crate::{
+    forward::{
+        SessionStatus,
+        retry::is_outage,
+        sessions::Place,
+        status::{Fitness, Watched},
+    },
+    session::{Health, SessionId},
+};
 
 /// Tells the sessions of a forward apart: each is greater than those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +34,10 @@ pub(super) struct Member<T> {
     carried: AtomicBool,
     unfit: Mutex<Option<Unfit>>,
     crowd: Arc<Crowd>,
+    /// New connections may get it.
+    serves: AtomicBool,
+    /// Since when its agent is silent, if it is.
+    stalled_since: Mutex<Option<Instant>>,
     /// Given back when nothing is left of the session, although a connection that outlives it may hold the member.
     place: Mutex<Option<Place>>,
 }
@@ -69,6 +81,8 @@ impl<T: Tunnel> Member<T> {
             carried: AtomicBool::new(false),
             unfit: Mutex::default(),
             crowd: crowd.clone(),
+            serves: AtomicBool::new(true),
+            stalled_since: Mutex::default(),
             place: Mutex::new(place),
         }
     }
@@ -121,9 +135,20 @@ impl<T: Tunnel> Member<T> {
         self.unfit().get_or_insert(unfit).since
     }
 
+    /// New connections do not get it any more.
+    pub(super) fn stop_serving(&self) {
+        self.serves.store(false, Ordering::Relaxed);
+    }
+
+    /// Its agent is silent; the first time since [`Self::recover`] counts.
+    pub(super) fn stall(&self) {
+        self.stalled_since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+    }
+
     /// A session that was stalled has recovered; the next time counts afresh. One that takes no more streams is as full
     /// as before.
     pub(super) fn recover(&self) {
+        *self.stalled_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut unfit = self.unfit();
         if unfit.is_some_and(|unfit| unfit.stalled) {
             *unfit = None;
@@ -153,6 +178,42 @@ impl<T: Tunnel> Member<T> {
 
     fn unfit(&self) -> MutexGuard<'_, Option<Unfit>> {
         self.unfit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Tunnel> Watched for Member<T> {
+    fn status(&self, now: Instant) -> SessionStatus {
+        SessionStatus {
+            session: self.tunnel.id().clone(),
+            member: self.slot,
+            health: self.tunnel.health().borrow().clone(),
+            serves: self.serves.load(Ordering::Relaxed),
+            connections: self.leases(),
+            age: now.saturating_duration_since(self.ready_at),
+            rtt: self.tunnel.rtt(),
+            statistics: self.tunnel.statistics(),
+        }
+    }
+
+    fn fitness(&self) -> Option<Fitness> {
+        if !self.serves.load(Ordering::Relaxed) {
+            return None;
+        }
+        let full = self.unfit().filter(|unfit| !unfit.stalled).map(|unfit| unfit.since);
+        Some(match &*self.tunnel.health().borrow() {
+            Health::Ready => full.map_or(Fitness::Usable, |since| Fitness::Full { since }),
+            Health::Reconnecting { since } => Fitness::Down { since: *since },
+            Health::Stalled => {
+                let since = *self.stalled_since.lock().unwrap_or_else(PoisonError::into_inner);
+                // Whoever watches its health will know in a moment.
+                Fitness::Silent { since: since.unwrap_or_else(Instant::now) }
+            }
+            Health::Ended(reason) => Fitness::Ended { lost: is_outage(reason) },
+        })
+    }
+
+    fn retransmissions(&self) -> u64 {
+        self.tunnel.statistics().retransmissions
     }
 }
 
@@ -192,6 +253,11 @@ impl<T: Tunnel> Lease<T> {
         if !self.lingering.swap(true, Ordering::Relaxed) {
             self.member.uses.send_modify(|uses| uses.lingering += 1);
         }
+    }
+
+    /// The session.
+    pub(in crate::forward) fn session(&self) -> &SessionId {
+        self.member.tunnel.id()
     }
 
     #[cfg(test)]

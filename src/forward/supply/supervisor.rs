@@ -9,8 +9,9 @@
 //!         │   │                                                ▼            by the service or the agent
 //!         │   └──── the last one is ended by the service ────▶ OnDemand     starts only while a connection
 //!         │         or the agent                               ▲            waits
-//!         └──────── the last one is unfit, and fewer than ─────┘
-//!                   MAX_RETIRED are retired (lives on in `retired` until its last connection is over)
+//!         ├──────── the last one is unfit, and fewer than ─────┤
+//!         │         MAX_RETIRED are retired (lives on in `retired` until its last connection is over)
+//!         └──────── nobody has used any for long ([`idle`]) ───┘
 //!
 //! Serving, Replacing, OnDemand ── stop ──▶ Stopped
 //! ```
@@ -23,6 +24,8 @@
 //! never waited for, and their failures harm nobody.
 
 mod extra;
+mod idle;
+mod phase;
 mod vacancy;
 
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
@@ -36,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     extra::{Extra, ExtraStart},
+    idle::Idle,
     vacancy::Vacancy,
 };
 use super::{
@@ -44,7 +48,7 @@ use super::{
 };
 use crate::{
     forward::{
-        Connector, Event, Observer, SessionAccounts, Sessions, Tunnel, event,
+        Connector, Event, Monitor, Observer, SessionAccounts, Sessions, Tunnel, event,
         retry::{Pace, Verdict, is_outage},
         sessions::Place,
     },
@@ -60,7 +64,10 @@ pub(in crate::forward) struct Source<C> {
     pub(in crate::forward) connector: Arc<C>,
     pub(in crate::forward) request: StartRequest,
     pub(in crate::forward) observer: Observer,
+    pub(in crate::forward) monitor: Monitor,
     pub(in crate::forward) sessions: Sessions,
+    /// After so long without connections they are ended.
+    pub(in crate::forward) idle_close: Option<Duration>,
     pub(in crate::forward) accounts: SessionAccounts,
 }
 
@@ -78,6 +85,7 @@ pub(in crate::forward) struct Supervisor<C: Connector> {
     /// What that session replaces, while others serve.
     replaces: Option<Lost>,
     vacancy: Option<Vacancy>,
+    idle: Idle,
     pace: Pace,
     extra: Extra,
     extra_starts: FuturesUnordered<BoxFuture<'static, ExtraStart<C::Tunnel>>>,
@@ -125,10 +133,11 @@ struct End {
     offline_since: Option<Instant>,
 }
 
-/// A supply that begins with a session that is ready, and its place in the account.
+/// A supply that begins with a session that is ready, and its place in the account; or with none, like one that has
+/// none any more.
 pub(in crate::forward) fn supply<C: Connector>(
     source: Source<C>,
-    (first, place): (C::Tunnel, Place),
+    first: Option<(C::Tunnel, Place)>,
     reconnect_window: Duration,
     random: fastrand::Rng,
 ) -> (Supply<C::Tunnel>, Supervisor<C>) {
@@ -144,6 +153,7 @@ pub(in crate::forward) fn supply<C: Connector>(
         patience: source.connector.connect_timeout().max(reconnect_window),
         wake: source.connector.wake(),
         extra: Extra::new(source.sessions, now, random.fork(), &cancel),
+        idle: Idle::new(source.idle_close, now),
         source,
         state: State::OnDemand { woken: None },
         retired: Vec::new(),
@@ -161,8 +171,10 @@ pub(in crate::forward) fn supply<C: Connector>(
         crowd: crowd.clone(),
         cancel,
     };
-    supervisor.serve(0, first, place);
-    supervisor.fill(now);
+    if let Some((first, place)) = first {
+        supervisor.serve(0, first, place);
+        supervisor.fill(now);
+    }
     supervisor.publish();
     (Supply { offers: receiver, demand, crowd, observer, reconnect_window }, supervisor)
 }
@@ -200,6 +212,7 @@ impl<C: Connector> Supervisor<C> {
     pub(in crate::forward) fn stop(&mut self) {
         self.cancel.cancel();
         if let State::Serving(members) = std::mem::replace(&mut self.state, State::Stopped) {
+            members.iter().for_each(|member| member.stop_serving());
             self.retired.extend(members);
         }
         self.publish();
@@ -241,9 +254,10 @@ impl<C: Connector> Supervisor<C> {
     fn settle(&mut self, now: Instant) -> Option<Instant> {
         let demand = *self.demanded.borrow_and_update();
         self.retire_unfit();
+        let idle = self.settle_idle(now, demand.waiting > 0);
         let needed = self.settle_needed(now, demand.waiting > 0);
         let extra = self.settle_extra(now);
-        needed.into_iter().chain(extra).min()
+        [idle, needed, extra].into_iter().flatten().min()
     }
 
     /// Starts the session without which the forward cannot serve.
@@ -320,6 +334,9 @@ impl<C: Connector> Supervisor<C> {
             State::OnDemand { woken: None } => Offer::OnDemand,
             State::Stopped => Offer::Over,
         };
+        if let Some(phase) = self.phase() {
+            self.source.monitor.set_phase(phase);
+        }
         self.offers.send_if_modified(|offered| {
             let modified = *offered != offer;
             *offered = offer;
@@ -330,8 +347,10 @@ impl<C: Connector> Supervisor<C> {
     /// Starts a session for a slot.
     fn starting(&self, slot: u32, place: Place, cancel: CancellationToken) -> BoxFuture<'static, Started<C::Tunnel>> {
         let (connector, request) = (self.source.connector.clone(), self.source.request.clone());
-        let observer = self.source.observer.clone();
-        Box::pin(async move { Ok((event::start(&*connector, request, slot, &observer, cancel).await?, place)) })
+        let (observer, monitor) = (self.source.observer.clone(), self.source.monitor.clone());
+        Box::pin(
+            async move { Ok((event::start(&*connector, request, slot, (&observer, &monitor), cancel).await?, place)) },
+        )
     }
 
     fn started(&mut self, now: Instant, slot: u32, result: Started<C::Tunnel>) -> Result<(), ConnectError> {
@@ -346,7 +365,7 @@ impl<C: Connector> Supervisor<C> {
                     match (&self.state, error) {
                         // Who has ended the replacement does not want one: a connection may ask for it, we do not.
                         (State::Replacing { .. }, ConnectError::Closed(reason)) if !is_outage(&reason) => {
-                            self.rest(reason, false);
+                            self.rest(reason, false, None);
                         }
                         (_, error) => self.tell_start_failed(error, attempt),
                     }
@@ -367,6 +386,8 @@ impl<C: Connector> Supervisor<C> {
         self.newest = MemberId(self.newest.0 + 1);
         let member = Member::new(self.newest, slot, tunnel, Instant::now(), &self.crowd, Some(place));
         let member = Arc::new(member);
+        self.idle.begin(member.ready_at);
+        self.source.monitor.session_ready(member.clone());
         self.ends.push(Box::pin(watch_over(member.clone())));
         match &mut self.state {
             State::Serving(members) => {
@@ -394,6 +415,7 @@ impl<C: Connector> Supervisor<C> {
     /// Takes a session out of those that serve new connections; true if it was the last one.
     fn drop_out(&mut self, id: MemberId) -> bool {
         let State::Serving(members) = &mut self.state else { return false };
+        members.iter().filter(|member| member.id == id).for_each(|member| member.stop_serving());
         members.retain(|member| member.id != id);
         let last = members.is_empty();
         if last {
@@ -433,22 +455,23 @@ impl<C: Connector> Supervisor<C> {
         self.tell(event::end_of(&member.tunnel, member.slot, reason.clone(), false));
         if is_outage(&reason) {
             let since = end.offline_since.unwrap_or(now);
+            self.idle.begin(now);
             self.state = State::Replacing { since, lost: Lost { session, reason } };
         } else {
-            self.rest(reason, fulfilled);
+            self.rest(reason, fulfilled, None);
         }
         self.wind_up(member);
     }
 
     /// Starts nothing before a connection needs it.
-    fn rest(&mut self, reason: CloseReason, fulfilled: bool) {
+    fn rest(&mut self, reason: CloseReason, fulfilled: bool, idle: Option<Duration>) {
         self.state = State::OnDemand { woken: None };
         self.extra.rest();
         self.replaces = None;
         if let Some((slot, start)) = self.start.take() {
             self.discard(slot, start);
         }
-        self.tell(Event::Dormant { reason, fulfilled });
+        self.tell(Event::Dormant { reason, fulfilled, idle });
     }
 
     /// Takes a session that has ended out of the retired ones.
@@ -463,6 +486,7 @@ impl<C: Connector> Supervisor<C> {
     /// The API may still have to be told of a session that ended by itself. Its connections are not waited for: their
     /// streams have come to an end too, and who takes long to read what came before a clean one may.
     fn wind_up(&mut self, member: Arc<Member<C::Tunnel>>) {
+        self.source.monitor.session_ended(&member);
         self.closing.push(Box::pin(async move {
             drop(member.tunnel.close().await);
             member.give_place_back();
@@ -476,10 +500,11 @@ impl<C: Connector> Supervisor<C> {
 
     /// A start whose session nobody wants any more.
     fn discard(&mut self, slot: u32, start: BoxFuture<'static, Started<C::Tunnel>>) {
-        let observer = self.source.observer.clone();
+        let (observer, monitor) = (self.source.observer.clone(), self.source.monitor.clone());
         self.closing.push(Box::pin(async move {
             if let Ok((tunnel, place)) = start.await {
                 let reason = tunnel.close().await;
+                monitor.session_unused(&tunnel);
                 observer(event::end_of(&tunnel, slot, reason, true));
                 drop(place);
             }
@@ -495,6 +520,7 @@ impl<C: Connector> Supervisor<C> {
 impl<C: Connector> Drop for Supervisor<C> {
     fn drop(&mut self) {
         self.stop();
+        self.source.monitor.abandon();
     }
 }
 
@@ -510,7 +536,10 @@ async fn watch_over<T: Tunnel>(member: Arc<Member<T>>) -> End {
                 offline_since = None;
                 member.recover();
             }
-            Health::Stalled => offline_since = None,
+            Health::Stalled => {
+                offline_since = None;
+                member.stall();
+            }
             // Keeps what was before it.
             Health::Ended(_) => {}
         }

@@ -9,16 +9,20 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     forward::{
-        Event, Observer, Script, SessionAccounts, Sessions, TestConnector, TestStream, TestTunnel, start_failure,
+        Event, Monitor, Observer, Script, SessionAccounts, Sessions, TestConnector, TestStream, TestTunnel,
+        start_failure,
     },
     proto::{Cause, CloseReason, Initiator, Mode},
     session::{ConnectError, ControlErrorKind, SessionId, StartRequest},
 };
 
+mod idle;
+mod lazy;
 mod policy;
 mod pool;
 mod retired;
 mod shrink;
+mod status;
 mod stop;
 mod turns;
 mod vacancy;
@@ -32,8 +36,9 @@ type Over = (Option<ConnectError>, Vec<(SessionId, CloseReason)>);
 
 struct World {
     supply: Arc<Supply<TestTunnel>>,
+    monitor: Monitor,
     connector: Arc<TestConnector>,
-    /// The session that is there at first.
+    /// The session that is there at first, if there is one.
     first: TestTunnel,
     events: Arc<Mutex<Vec<Event>>>,
     stop: CancellationToken,
@@ -49,6 +54,17 @@ fn world_with(first: TestTunnel, window: Duration) -> World {
 }
 
 fn world_of(first: TestTunnel, window: Duration, sessions: Sessions, accounts: &SessionAccounts) -> World {
+    world_from(Some(first), window, sessions, None, accounts)
+}
+
+/// With a session at first, or with none.
+fn world_from(
+    first: Option<TestTunnel>,
+    window: Duration,
+    sessions: Sessions,
+    idle_close: Option<Duration>,
+    accounts: &SessionAccounts,
+) -> World {
     let connector = Arc::<TestConnector>::default();
     let events = Arc::<Mutex<Vec<Event>>>::default();
     let observer: Observer = Arc::new({
@@ -56,9 +72,19 @@ fn world_of(first: TestTunnel, window: Duration, sessions: Sessions, accounts: &
         move |event| events.lock().expect("no panic under the lock").push(event)
     });
     let request = StartRequest::default();
-    let place = accounts.take(&request.target);
-    let source = Source { connector: connector.clone(), request, observer, sessions, accounts: accounts.clone() };
-    let (supply, mut supervisor) = supply(source, (first.clone(), place), window, fastrand::Rng::with_seed(3));
+    let begin = first.clone().map(|first| (first, accounts.take(&request.target)));
+    let monitor = Monitor::default();
+    let observer = monitor.observe(observer);
+    let source = Source {
+        connector: connector.clone(),
+        request,
+        observer,
+        monitor: monitor.clone(),
+        sessions,
+        idle_close,
+        accounts: accounts.clone(),
+    };
+    let (supply, mut supervisor) = supply(source, begin, window, fastrand::Rng::with_seed(3));
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let supervisor = tokio::spawn(async move {
@@ -75,7 +101,15 @@ fn world_of(first: TestTunnel, window: Duration, sessions: Sessions, accounts: &
         };
         (failure, ends.into_iter().map(end).collect())
     });
-    World { supply: Arc::new(supply), connector, first, events, stop, supervisor }
+    World {
+        supply: Arc::new(supply),
+        monitor,
+        connector,
+        first: first.unwrap_or_else(|| tunnel("s-0")),
+        events,
+        stop,
+        supervisor,
+    }
 }
 
 /// A session whose streams nobody needs at the other end.
@@ -173,8 +207,9 @@ fn told(events: &Mutex<Vec<Event>>) -> Vec<String> {
         Event::SessionReplaced { session, replaces, reason, .. } => {
             Some(format!("{replaces} replaced by {session}: {:?}", reason.initiator))
         }
-        Event::Dormant { reason, fulfilled: false } => Some(format!("dormant: {:?}", reason.initiator)),
-        Event::Dormant { reason, fulfilled: true } => Some(format!("fulfilled: {:?}", reason.initiator)),
+        Event::Dormant { idle: Some(idle), .. } => Some(format!("idle for {} s", idle.as_secs())),
+        Event::Dormant { reason, fulfilled: false, .. } => Some(format!("dormant: {:?}", reason.initiator)),
+        Event::Dormant { reason, fulfilled: true, .. } => Some(format!("fulfilled: {:?}", reason.initiator)),
         Event::WindowClosed { outage } => Some(format!("refusing after {} s", outage.as_secs())),
         Event::NotGrown { present, wanted: None, .. } => Some(format!("{present} not started")),
         Event::NotGrown { present, wanted: Some(wanted), .. } => Some(format!("1 not started, {present} of {wanted}")),

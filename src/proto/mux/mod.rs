@@ -290,8 +290,8 @@ impl Mux {
         next.filter_map(|id| self.streams.get(id)).map(|stream| stream.unsent.len()).sum::<usize>() >= bytes
     }
 
-    /// Fills a message with whole frames of up to `limit` bytes: streams take turns, and share the message. `urgent`: only
-    /// those that had nothing to send until now.
+    /// Fills a message with whole frames of up to `limit` bytes: streams take turns, and share the message. `urgent`:
+    /// only those that had nothing to send until now.
     pub(super) fn fill(&mut self, now: Instant, out: &mut BytesMut, limit: usize, urgent: bool) {
         let end = out.len() + limit;
         let start = out.len();

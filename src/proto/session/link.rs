@@ -118,8 +118,8 @@ impl Session {
         Some(if self.kills.heard { lasts } else { lasts.max(now + limits::STEADY) }).filter(|until| *until > now)
     }
 
-    /// Remembers how long the agent has been silent on the websocket that is lost. Only as long as the gateway was heard
-    /// was it the agent that was silent.
+    /// Remembers how long the agent has been silent on the websocket that is lost. Only as long as the gateway was
+    /// heard was it the agent that was silent.
     fn note_silence(&mut self) {
         let silent = self.silent_since().map(|since| self.heard.saturating_duration_since(since));
         self.silent_for = silent.unwrap_or_default();
@@ -210,6 +210,12 @@ impl Session {
                 self.timers.bring_forward(Timer::Silence, now + self.probe_timeout());
             }
         }
+    }
+
+    /// When the websocket is asked for that is to replace the lost one, if that waits for a time.
+    #[must_use]
+    pub fn reconnects_at(&self) -> Option<Instant> {
+        self.timers.get(Timer::Reconnect)
     }
 
     /// How long the answer to a probe may take.

@@ -482,6 +482,12 @@ impl Session {
         self.outgoing.srtt().unwrap_or(limits::SHIELD_RETRY)
     }
 
+    /// The smoothed round trip to the agent, once one was measured.
+    #[must_use]
+    pub fn srtt(&self) -> Option<Duration> {
+        self.outgoing.srtt()
+    }
+
     /// The present retransmission timeout.
     #[must_use]
     pub fn rto(&self) -> Duration {

@@ -161,8 +161,8 @@ impl Session {
         self.timers.next(self.frozen())
     }
 
-    /// Unacknowledged data, and nothing from the agent since. A pause, or a new websocket, is a reason to be patient before
-    /// a word is said, but none to wait for ever: the agent may be gone all the same.
+    /// Unacknowledged data, and nothing from the agent since. A pause, or a new websocket, is a reason to be patient
+    /// before a word is said, but none to wait for ever: the agent may be gone all the same.
     fn stalls_at(&self) -> Option<Instant> {
         if !self.online || !matches!(self.phase, Phase::Open(_)) {
             return None;

@@ -1,12 +1,14 @@
 //! What a driver tells the owner of its session, outside the lock and in plain words.
 
+use std::time::Duration;
+
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
 };
 use tokio_tungstenite::tungstenite;
 
-use super::{Driver, Ended, Link};
+use super::{Driver, Ended, Failure, Link};
 use crate::{
     proto::Event,
     session::{Health, SessionEvent, shared::Status},
@@ -16,6 +18,7 @@ use crate::{
 pub(super) enum News {
     Event(Event),
     Lost(String),
+    NotResumed(Failure),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
@@ -24,6 +27,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
         match news {
             News::Event(event) => self.tell(event),
             News::Lost(cause) => self.tell_loss(cause),
+            News::NotResumed(failure) => self.tell_failure(failure),
         }
     }
 
@@ -35,7 +39,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
         }
         let since = *self.lost_at.get_or_insert_with(Instant::now);
         self.set_health(Health::Reconnecting { since });
-        self.options.tell(SessionEvent::Reconnecting { attempt: self.attempts, cause, kind: None });
+        let next = self.next_attempt();
+        self.options.tell(SessionEvent::Reconnecting { attempt: self.attempts, cause, kind: None, next });
+    }
+
+    fn tell_failure(&self, Failure { cause, kind }: Failure) {
+        tracing::debug!(session = %self.shared.id, attempt = self.attempts, cause, "not resumed");
+        let next = self.next_attempt();
+        self.options.tell(SessionEvent::Reconnecting { attempt: self.attempts, cause, kind, next });
+    }
+
+    fn next_attempt(&self) -> Option<Duration> {
+        Some(self.resumes_at?.saturating_duration_since(Instant::now()))
     }
 
     fn set_health(&self, health: Health) {

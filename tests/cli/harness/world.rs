@@ -3,7 +3,9 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use rustix::process::Signal;
-use ssmfwd::emulator::{AgentKind, ApiFailure, Emulator, EmulatorConfig, EmulatorState, FailureKind, Operation};
+use ssmfwd::emulator::{
+    Action, AgentKind, ApiFailure, Emulator, EmulatorConfig, EmulatorState, FailureKind, Operation,
+};
 use tokio::{net::TcpStream, process::Command};
 
 use super::{Client, Ended, Program, within};
@@ -107,6 +109,18 @@ impl Program {
             Err(error) => error.kind(),
         };
         assert_eq!(kind, io::ErrorKind::ConnectionReset, "{}", self.transcript());
+    }
+
+    /// Uses a forward to an echo, loses the websocket, uses it again, and ends the program.
+    pub(crate) async fn works_and_survives(self, world: &World) -> Ended {
+        let mut client = self.connect().await;
+        client.echo(b"before").await;
+        assert_eq!(world.emulator.act(Action::Disconnect), 1);
+        self.event("resumed").await;
+        client.echo(b"after").await;
+        drop(client);
+        self.signal(Signal::TERM);
+        self.exit().await.expect_status(143)
     }
 
     /// A connection through the first forward.

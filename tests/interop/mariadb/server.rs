@@ -12,8 +12,8 @@ use crate::{
 
 /// The clients' Debian package.
 pub(crate) const CLIENT: &str = "mariadb-client";
-const USER: &str = "interop";
-const PASSWORD: &str = "made-up";
+pub(crate) const USER: &str = "interop";
+pub(crate) const PASSWORD: &str = "made-up";
 pub(crate) const DATABASE: &str = "interop";
 
 /// A private server.
@@ -25,6 +25,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::start_at(free_port())
+    }
+
+    /// One that listens on a port that is known before.
+    pub(crate) fn start_at(port: u16) -> Self {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         let data = folder.path().join("data");
         let mut install = client("mariadb-install-db", "mariadb-server");
@@ -45,7 +50,6 @@ impl Server {
                  GRANT ALL ON {DATABASE}.* TO '{USER}'@'127.0.0.1';\n"
             ),
         );
-        let port = free_port();
         server.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
         server.arg(format!("--socket={}", folder.path().join("socket").display()));
         server.arg(format!("--init-file={}", init.display())).arg(format!("--port={port}"));

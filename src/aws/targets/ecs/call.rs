@@ -37,9 +37,9 @@ use aws_smithy_types::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{super::super::errors::Call, endpoint};
+use super::endpoint;
 use crate::{
-    aws::{ATTEMPTS, Aws, credentials, exchange::Exchange, timeouts},
+    aws::{self, ATTEMPTS, Aws, credentials, errors::Call, exchange::Exchange, timeouts},
     session::{ControlError, ControlErrorKind},
 };
 
@@ -70,7 +70,7 @@ impl Aws {
             .map_err(|error| call.caused(ControlErrorKind::InvalidRequest, "the request cannot be made", &error))?;
         let config = self.sdk_config();
         let url = endpoint::url(config, self.region());
-        super::super::super::endpoint::check(&url)
+        aws::endpoint::check(&url)
             .map_err(|reason| call.error(ControlErrorKind::InvalidRequest, format!("ECS: {reason}")))?;
         let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.authority().map(ToString::to_string));
 

@@ -50,6 +50,8 @@ pub(super) struct Extra {
     /// The slots of those that are being started.
     starting: Vec<u32>,
     filling_until: Option<Instant>,
+    /// What a fixed number asks for has been opened.
+    filled: bool,
     /// Cancels every start, and the one made of it those of extra sessions that are under way.
     cancel_all: CancellationToken,
     cancel: CancellationToken,
@@ -76,6 +78,7 @@ impl Extra {
             openings: VecDeque::new(),
             starting: Vec::new(),
             filling_until: None,
+            filled: false,
             cancel_all: cancel.clone(),
             cancel: cancel.child_token(),
             limited: false,
@@ -134,8 +137,9 @@ impl Extra {
 }
 
 impl<C: Connector> Supervisor<C> {
-    /// Opens what a fixed number asks for.
+    /// Opens what a fixed number asks for, beside the first session.
     pub(super) fn fill(&mut self, now: Instant) {
+        self.extra.filled = true;
         if let Some(count @ 2..) = self.extra.fixed() {
             (1..count).for_each(|_| self.extra.open(None));
             self.extra.filling_until = Some(now + FILLING);
@@ -346,8 +350,10 @@ impl<C: Connector> Supervisor<C> {
         // Whichever start it was that succeeded: those that failed before say nothing about the next.
         self.pace.succeeded();
         let was = self.serve(slot, tunnel, place);
-        if was.is_some() {
-            self.fill_for_those_who_wait();
+        match was {
+            Some(_) if !self.extra.filled => self.fill(Instant::now()),
+            Some(_) => self.fill_for_those_who_wait(),
+            None => {}
         }
         let lost = match was {
             Some(State::Replacing { lost: last, .. }) => {

@@ -50,6 +50,11 @@ impl<C: Connector> Supervisor<C> {
         })
     }
 
+    /// Since when a connection waits for the session that a vacancy asks for.
+    pub(super) fn vacancy_woken(&self) -> Option<Instant> {
+        self.vacancy?.woken
+    }
+
     /// The session that a vacancy asks for could not be started. Told as if there were no others, unless one of them can
     /// be used by now.
     pub(super) fn vacancy_start_failed(&mut self, now: Instant, error: ConnectError, replaces: Option<Lost>) {

@@ -6,34 +6,41 @@
 //! [BIND:]LOCAL              PATH                only where a session document knows the rest
 //! ```
 //!
-//! Part 1 ends at the first `:` outside brackets. With a `/` in it, it is a PATH. Of three parts, an all-digit part 1 is
-//! LOCAL, anything else BIND. `@TARGET` starts at the first `@` after part 1, so that both paths and targets may
+//! Part 1 ends at the first `:` outside brackets. With a `/` in it, it is a PATH. Of three parts, an all-digit part 1
+//! is LOCAL, anything else BIND. `@TARGET` starts at the first `@` after part 1, so that both paths and targets may
 //! contain one.
 
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
+    str::FromStr,
 };
 
-use crate::forward::{Bind, Destination, ForwardSpec, Listen};
+use super::{Bind, Destination, ForwardSpec, Listen};
 
 /// The longest host name of the DNS.
 const HOST_MAX: usize = 253;
 
-/// A FORWARD that cannot be read.
+/// A FORWARD that cannot be read: the text says which part is not valid, and the form expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("FORWARD {forward:?}: {problem}")]
-pub(super) struct GrammarError {
-    /// As typed.
-    pub(super) forward: String,
-    /// What is wrong with it.
-    pub(super) problem: Problem,
+pub struct GrammarError {
+    forward: String,
+    problem: Problem,
+}
+
+/// A `[HOST:]PORT` that cannot be read: the text says which part is not valid, and the form expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("destination {destination:?}: {problem}")]
+pub struct DestinationError {
+    destination: String,
+    problem: Problem,
 }
 
 /// What is wrong with a FORWARD.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Problem {
+enum Problem {
     /// There is nothing.
     #[error("it is empty; the form is {FULL}")]
     Empty,
@@ -61,6 +68,9 @@ pub(super) enum Problem {
     /// There are more than three parts, the first of which is a path.
     #[error("it has {0} parts, three at most; a PATH cannot contain ':'")]
     TooManyPathParts(usize),
+    /// A destination has more than two parts.
+    #[error("expected HOST:PORT or PORT; IPv6 addresses are written in brackets, as [fd00::1]:5432")]
+    TooManyDestinationParts,
     /// Brackets do not match.
     #[error("an IPv6 address in brackets must be a whole part, as in [::1]:13306:db:3306")]
     Brackets,
@@ -68,7 +78,7 @@ pub(super) enum Problem {
 
 /// A part of a FORWARD.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+enum Part {
     /// The address to listen on.
     Bind,
     /// The local port.
@@ -102,8 +112,77 @@ const FULL: &str = "[BIND:]LOCAL:HOST:PORT, [BIND:]LOCAL:PORT, PATH:HOST:PORT or
 ///
 /// # Errors
 /// When a part is missing or not valid; the error names it and the form expected.
-pub(super) fn parse(text: &str, document: bool) -> Result<ForwardSpec, GrammarError> {
+pub(crate) fn parse(text: &str, document: bool) -> Result<ForwardSpec, GrammarError> {
     read(text, document).map_err(|problem| GrammarError { forward: text.to_owned(), problem })
+}
+
+/// As the command line takes it: `13306:db:3306`, and all other forms.
+impl FromStr for ForwardSpec {
+    type Err = GrammarError;
+
+    fn from_str(text: &str) -> Result<Self, GrammarError> {
+        parse(text, false)
+    }
+}
+
+impl ForwardSpec {
+    /// Reads a FORWARD for a session document that may know the destination: `[BIND:]LOCAL` or `PATH` alone will do.
+    ///
+    /// # Errors
+    /// When a part is missing or not valid.
+    pub fn for_document(text: &str) -> Result<Self, GrammarError> {
+        parse(text, true)
+    }
+}
+
+/// `HOST:PORT` as seen from the target, or `PORT` on the target itself. IPv6 is written in brackets.
+impl FromStr for Destination {
+    type Err = DestinationError;
+
+    fn from_str(text: &str) -> Result<Self, DestinationError> {
+        let read = || match split(text)?[..] {
+            [port] => Ok(Self { host: None, port: Some(read_port(port)?) }),
+            [host, port] => read_destination(host, port),
+            _ => Err(Problem::TooManyDestinationParts),
+        };
+        read().map_err(|problem| DestinationError { destination: text.to_owned(), problem })
+    }
+}
+
+impl TryFrom<&str> for Destination {
+    type Error = DestinationError;
+
+    fn try_from(text: &str) -> Result<Self, DestinationError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Destination {
+    type Error = DestinationError;
+
+    fn try_from(text: &String) -> Result<Self, DestinationError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Destination {
+    type Error = DestinationError;
+
+    fn try_from(text: String) -> Result<Self, DestinationError> {
+        text.parse()
+    }
+}
+
+/// A host or an address, IPv6 without brackets, and a port.
+impl TryFrom<(&str, u16)> for Destination {
+    type Error = DestinationError;
+
+    fn try_from((host, port): (&str, u16)) -> Result<Self, DestinationError> {
+        match host.parse::<Ipv6Addr>() {
+            Ok(_) => format!("[{host}]:{port}").parse(),
+            Err(_) => format!("{host}:{port}").parse(),
+        }
+    }
 }
 
 fn read(text: &str, document: bool) -> Result<ForwardSpec, Problem> {
@@ -426,6 +505,41 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
             assert!(error.contains(&format!("{text:?}")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_destination_alone_is_read() {
+        for (text, expected) in [
+            ("db:5432", to("db", 5432)),
+            ("10.0.0.1:22", to("10.0.0.1", 22)),
+            ("[fd00::1]:5432", to("fd00::1", 5432)),
+            ("22", own(22)),
+        ] {
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+        assert_eq!(("fd00::1", 1).try_into(), Ok(to("fd00::1", 1)));
+        assert_eq!(("db", 1).try_into(), Ok(to("db", 1)));
+        assert!(Destination::try_from(("db", 0)).is_err() && Destination::try_from(("a:b", 1)).is_err());
+        for (text, expected) in [
+            ("", r#"destination "": PORT "" is not valid"#),
+            ("db", r#"PORT "db" is not valid"#),
+            ("db:0", r#"PORT "0" is not valid"#),
+            ("22:22", r#"HOST "22" is not valid"#),
+            (":22", r#"HOST "" is not valid"#),
+            ("fd00::1:22", "IPv6 addresses are written in brackets"),
+            ("a:db:22", "expected HOST:PORT or PORT"),
+        ] {
+            let error = text.parse::<Destination>().expect_err(text).to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_forward_is_read_from_text() {
+        let spec: ForwardSpec = "13306:db:3306@i-0a".parse().expect("valid");
+        assert_eq!(Ok(spec), parse("13306:db:3306@i-0a", false));
+        assert!("13306".parse::<ForwardSpec>().is_err());
+        assert_eq!(ForwardSpec::for_document("13306"), parse("13306", true));
     }
 
     proptest! {
