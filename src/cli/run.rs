@@ -16,7 +16,7 @@ mod process;
 mod serving;
 mod start;
 
-use std::{pin::pin, process::ExitCode, sync::Arc};
+use std::{pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -146,7 +146,7 @@ async fn forward(mut call: Call, config: &Config, reporter: &Arc<Reporter>) -> O
     let over = notifier.watched(work).await;
     if let Over::Failed(report) = &over {
         // A supervisor that shows it shows what failed.
-        notifier.stopping(&report.error, std::time::Duration::ZERO);
+        notifier.stopping(&report.error, Duration::ZERO);
     }
     over
 }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     cli::{
+        board::Posted,
         exit::Exit,
         plan::{Plan, PlannedForward},
         report::Report,
@@ -65,8 +66,8 @@ impl Shared {
 
     fn state(&self) -> ForwardState {
         match self.listening.get() {
+            _ if self.failed.load(Ordering::Relaxed) => ForwardState::Stopped,
             Some((monitor, _)) => monitor.state(),
-            None if self.failed.load(Ordering::Relaxed) => ForwardState::Stopped,
             None => ForwardState::Starting,
         }
     }
@@ -78,6 +79,14 @@ impl Shared {
             Some((_, closed)) => closed.cancelled().await,
             None => self.over.cancelled().await,
         }
+    }
+
+    /// A forward that was asked for later than the others and could not be had: no reason to end them. It stays to be
+    /// seen, until the next reload.
+    fn is_missing(&self, report: &Report, forward: &PlannedForward, harbour: &Harbour) -> Posted {
+        harbour.reporter.failed(report);
+        self.failed.store(true, Ordering::Relaxed);
+        harbour.board.post(forward, Monitor::stopped())
     }
 }
 
@@ -150,13 +159,10 @@ impl Fleet {
                 return (id, None);
             }
             let listening = connector.and_then(|connector| Ok((connector, harbour.bind(&forward)?)));
-            let (connector, Bound { forwarder, posted: _posted }) = match listening {
+            let (connector, Bound { forwarder, posted }) = match listening {
                 Ok(listening) => listening,
                 Err(report) => {
-                    // It was asked for later than the others: no reason to end them. It stays to be seen.
-                    harbour.reporter.failed(&report);
-                    shared.failed.store(true, Ordering::Relaxed);
-                    let _posted = harbour.board.post(&forward, Monitor::default());
+                    let _posted = shared.is_missing(&report, &forward, &harbour);
                     drop(arrival);
                     shared.drain.cancelled().await;
                     return (id, None);
@@ -165,7 +171,16 @@ impl Fleet {
             shared.listens(&forwarder);
             let tunnel = start_late(&forwarder, &*connector, &forward, &shared.drain, &harbour.reporter).await;
             drop(arrival);
-            (id, serve(forwarder, connector, &forward, tunnel, shared.drain.clone()).await)
+            let has_begun = tunnel.is_some() || forward.lazy;
+            match serve(forwarder, connector, &forward, tunnel, shared.drain.clone()).await {
+                Some(report) if !has_begun => {
+                    drop(posted);
+                    let _posted = shared.is_missing(&report, &forward, &harbour);
+                    shared.drain.cancelled().await;
+                    (id, None)
+                }
+                report => (id, report),
+            }
         });
         arrived
     }

@@ -127,18 +127,18 @@ impl Process {
         self.command.is_some()
     }
 
-    /// With `--wait`, waits until all destinations accept.
+    /// With `--wait`, waits until all destinations accept: for COMMAND.
     pub(super) async fn until_accepted<T: Tunnel>(
         &self,
         forwards: &[Told],
         tunnels: &[Option<T>],
         reporter: &Reporter,
     ) -> Result<(), Report> {
-        if !(self.waits && self.has_command()) {
+        if !self.waits {
             return Ok(());
         }
         let each = forwards.iter().zip(tunnels).map(async |((forward, _), tunnel)| {
-            // A lazy one has none: who asks for both gets what is said of the others.
+            // With --wait none is lazy: the plan sees to that.
             let Some(tunnel) = tunnel else { return Ok(()) };
             let deadline = Instant::now() + forward.session.connect_timeout;
             let mut told = false;

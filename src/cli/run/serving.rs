@@ -69,18 +69,30 @@ impl<S: Connectors> Serving<'_, S> {
         self.fleet.serving().await;
         tell_ready(&forwards, &tunnels, started, reporter);
         self.process.ready(&self.fleet.summary(), &forwards);
-        let waited = tokio::select! {
-            waited = self.process.until_accepted(&forwards, &tunnels, reporter) => waited.map_err(Over::Failed),
-            report = lost(&mut self.fleet) => Err(report.map_or(Over::Lost, Over::Failed)),
-            signal = signals.next() => Err(Over::Signal(signal)),
+        let over = match invocation {
+            Some(invocation) => match self.until_accepted(&forwards, &tunnels, signals, reporter).await {
+                Ok(()) => self.run_command(&invocation, signals).await,
+                Err(over) => over,
+            },
+            None => self.serve(signals, reporter).await,
         };
         drop(tunnels);
-        let over = match (waited, invocation) {
-            (Err(over), _) => over,
-            (Ok(()), Some(invocation)) => self.run_command(&invocation, signals).await,
-            (Ok(()), None) => self.serve(signals, reporter).await,
-        };
         self.end(over, signals, reporter).await
+    }
+
+    /// With `--wait`, waits until all destinations accept, as long as there are tunnels to them.
+    async fn until_accepted<T: Tunnel>(
+        &mut self,
+        forwards: &[Told],
+        tunnels: &[Option<T>],
+        signals: &mut Signals,
+        reporter: &Reporter,
+    ) -> Result<(), Over> {
+        tokio::select! {
+            accepted = self.process.until_accepted(forwards, tunnels, reporter) => accepted.map_err(Over::Failed),
+            report = lost(&mut self.fleet) => Err(report.map_or(Over::Lost, Over::Failed)),
+            signal = signals.next() => Err(Over::Signal(signal)),
+        }
     }
 
     /// Serves until it is over.

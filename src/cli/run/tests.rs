@@ -250,7 +250,7 @@ async fn the_first_interrupt_waits_for_the_end() {
     let (sender, receiver) = mpsc::channel(4);
     let mut signals = Signals::from(receiver);
     sender.try_send(Signal::Interrupt).expect("room");
-    let work = tokio::time::timeout(std::time::Duration::from_secs(2), std::future::pending::<()>());
+    let work = tokio::time::timeout(Duration::from_secs(2), std::future::pending::<()>());
     assert!(signals.unless_interrupted(work, || {}).await.is_some());
 }
 
@@ -304,5 +304,44 @@ async fn a_reload_changes_what_has_changed() {
         (client, peer)
     };
     let (over, _connection) = tokio::join!(world.run(), script);
+    assert_eq!(over.status(), (143, By::Signal));
+}
+
+/// A forward that a reload has added and that never had a session may fail for good without ending the others.
+#[tokio::test]
+async fn a_late_forward_that_never_began_ends_nothing() {
+    let mut world = world(&["127.0.0.1:0:1@i-0a"], vec![("i-0a", ready())]);
+    world.connector.script("i-0b", [Script::Fails(|| start_failure(ControlErrorKind::InvalidDocument))]);
+    let words = ["ssmfwd", "127.0.0.1:0:1@i-0a", "127.0.0.1:0:2@i-0b"];
+    let next = Plan::new(&Args::try_parse_from(words).expect("valid arguments")).expect("a valid plan");
+    world.replans = vec![Ok(next)];
+    world.signals.reload_on_hang_up();
+    let (send_signal, stdout, tunnels) = (world.send_signal.clone(), world.stdout.clone(), world.tunnels.clone());
+    let errors = |count| {
+        let stdout = stdout.clone();
+        async move {
+            while stdout.text().matches(r#""event":"error""#).count() < count {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let script = async {
+        while !stdout.text().contains(r#""event":"ready""#) {
+            tokio::task::yield_now().await;
+        }
+        send_signal.send(Signal::HangUp).await.expect("the program listens");
+        errors(1).await;
+        let text = stdout.text();
+        let late =
+            text.lines().find(|line| line.contains("listening") && line.contains(":2@i-0b")).expect("it listens");
+        let late: serde_json::Value = serde_json::from_str(late).expect("an object");
+        // Whoever needs a session finds that there is none to be had, for good.
+        let client = TcpStream::connect(late["address"].as_str().expect("an address")).await.expect("it listens");
+        errors(2).await;
+        assert!(!tunnels[0].has_ended());
+        send_signal.send(Signal::Terminate).await.expect("the program listens");
+        client
+    };
+    let (over, _client) = tokio::join!(world.run(), script);
     assert_eq!(over.status(), (143, By::Signal));
 }

@@ -141,6 +141,13 @@ impl Monitor {
         Self { inner: Arc::new(Inner { addresses, ..Inner::default() }) }
     }
 
+    /// Of a forward that could not be had: it is as if it were over.
+    pub(crate) fn stopped() -> Self {
+        let monitor = Self::default();
+        monitor.set_phase(Phase::Stopped);
+        monitor
+    }
+
     /// The forward at this moment. Takes time in proportion to its connections; blocks for no IO.
     #[must_use]
     pub fn status(&self) -> ForwardStatus {
