@@ -291,7 +291,7 @@ mod on_a_terminal {
     //! What is typed.
 
     use super::*;
-    use crate::picker::Terminal;
+    use crate::{harness::Terminal, picker::run};
 
     /// `ssmfwd` and its forward in a shell's line.
     const SSMFWD: &str = "ssmfwd 0:127.0.0.1:9 -t i-0123456789abcdef0 --";
@@ -299,7 +299,7 @@ mod on_a_terminal {
     /// A shell with job control, as somebody types into.
     fn shell(world: &World, line: &str) -> Terminal {
         let line = line.replace("SSMFWD", SSMFWD).replace('\'', r"'\''");
-        Terminal::run(world, &format!("bash --norc -c 'set -m; {line}'"))
+        run(world, &format!("bash --norc -c 'set -m; {line}'"))
     }
 
     /// Once, although we have got it as well.
@@ -309,11 +309,11 @@ mod on_a_terminal {
         let script = r#"trap "n=\$((n+1)); echo int \$n" INT; echo running; read x; echo total $n; exit 5"#;
         let mut terminal = shell(&world, &format!("SSMFWD bash -c '{script}'; echo \"status $?\""));
         terminal.until("running").await;
-        terminal.type_in("\u{3}").await;
+        terminal.types("\u{3}").await;
         terminal.until("int 1").await;
-        terminal.type_in("\u{3}").await;
+        terminal.types("\u{3}").await;
         terminal.until("int 2").await;
-        terminal.type_in("\r").await;
+        terminal.types("\r").await;
         let (_, shown) = terminal.end().await;
         assert!(shown.contains("total 2\r\n") && shown.contains("status 5\r\n"), "{shown}");
         world.settled().await;
@@ -324,7 +324,7 @@ mod on_a_terminal {
         let world = World::ideal();
         let mut terminal = shell(&world, "SSMFWD sh -c 'echo running; exec sleep 600'; echo \"status $?\"");
         terminal.until("running").await;
-        terminal.type_in("\u{3}").await;
+        terminal.types("\u{3}").await;
         let (_, shown) = terminal.end().await;
         assert!(shown.contains("status 130\r\n"), "{shown}");
         world.settled().await;
@@ -337,10 +337,10 @@ mod on_a_terminal {
             "SSMFWD bash -c 'echo running; read x; echo read $x; exit 4'; echo \"stopped $?\"; fg; echo \"status $?\"";
         let mut terminal = shell(&world, line);
         terminal.until("running").await;
-        terminal.type_in("\u{1a}").await;
+        terminal.types("\u{1a}").await;
         // 128 + SIGTSTP: for the shell the job is stopped.
         terminal.until("stopped 148").await;
-        terminal.type_in("hello\r").await;
+        terminal.types("hello\r").await;
         terminal.until("read hello").await;
         let (_, shown) = terminal.end().await;
         assert!(shown.contains("status 4\r\n"), "{shown}");
@@ -369,14 +369,14 @@ mod on_a_terminal {
         let mut terminal = shell(&world, line);
         terminal.until("at-home-1:").await;
         // Put together only when it runs: what is typed is shown, too.
-        terminal.type_in("sh -c 'echo po\"\"rt $SSMFWD_PORT; exec sleep 600'\r").await;
+        terminal.types("sh -c 'echo po\"\"rt $SSMFWD_PORT; exec sleep 600'\r").await;
         terminal.until("port ").await;
         // Its own jobs are its own affair.
-        terminal.type_in("\u{1a}").await;
+        terminal.types("\u{1a}").await;
         terminal.until("Stopped").await;
         terminal.until("at-home-2:").await;
         // It does not leave while it takes a job for stopped.
-        terminal.type_in("kill -KILL %1; while [ -n \"$(jobs -s)\" ]; do jobs >/dev/null; done; exit 3\r").await;
+        terminal.types("kill -KILL %1; while [ -n \"$(jobs -s)\" ]; do jobs >/dev/null; done; exit 3\r").await;
         terminal.until("unchanged").await;
         let (_, shown) = terminal.end().await;
         assert!(shown.contains("status 3\r\n") && shown.contains("unchanged\r\n"), "{shown}");
@@ -400,9 +400,9 @@ mod on_a_terminal {
         let world = World::ideal();
         let mut terminal = shell(&world, "SSMFWD seq 1000 | less; echo \"status ${PIPESTATUS[0]}\"");
         terminal.until("\r\n20\r\n").await;
-        terminal.type_in("G").await;
+        terminal.types("G").await;
         terminal.until("\r\n1000\r\n").await;
-        terminal.type_in("q").await;
+        terminal.types("q").await;
         let (_, shown) = terminal.end().await;
         assert!(shown.contains("status 0\r\n"), "{shown}");
         world.settled().await;

@@ -8,7 +8,7 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::{
     harness::{ApiRelay, Closed, Destination, Program, World},
-    picker::Terminal,
+    picker::{pid, run},
 };
 
 /// All that a terminal, a supervisor or a careless script sends, that can be caught, and that ends a program without a
@@ -220,10 +220,9 @@ async fn a_denied_end_is_a_warning() {
 #[tokio::test]
 async fn with_a_terminal_a_hang_up_ends() {
     let world = World::ideal();
-    let mut terminal =
-        Terminal::run(&world, "sh -c 'echo \"pid $$ \"; exec ssmfwd 0:127.0.0.1:9 -t i-0123456789abcdef0'");
+    let mut terminal = run(&world, "sh -c 'echo \"pid $$ \"; exec ssmfwd 0:127.0.0.1:9 -t i-0123456789abcdef0'");
     terminal.until("ready in").await;
-    kill_process(terminal.pid(), Signal::HUP).expect("it runs");
+    kill_process(pid(&terminal), Signal::HUP).expect("it runs");
     assert_eq!(terminal.end().await.0, Some(129));
     let state = world.settled().await;
     assert_eq!(state.ended_by(EndedBy::Flag), 1);

@@ -1,7 +1,6 @@
 //! What `ssmfwd` and the AWS CLI share: whose credentials they are, and the roles that a code was given for.
 
 use std::{
-    io::{Read as _, Write as _},
     path::Path,
     process::{Command, Stdio},
 };
@@ -11,11 +10,14 @@ use tempfile::TempDir;
 
 use super::{
     program::{client, find, text, write},
+    terminal::Terminal,
     tunnel::{Aws, TARGET, programs},
 };
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/Dev";
 const SERIAL: &str = "arn:aws:iam::123456789012:mfa/alice";
+
+const GET_CALLER_IDENTITY: [&str; 6] = ["sts", "get-caller-identity", "--profile", "dev", "--output", "json"];
 
 /// Somebody with a profile `dev` that takes a code.
 struct Home(TempDir);
@@ -78,7 +80,7 @@ impl Home {
     fn get_caller_identity(&self, aws: &Aws) -> Command {
         let mut command = client("aws", "awscli");
         self.of(&mut command, aws);
-        command.args(["sts", "get-caller-identity", "--profile", "dev", "--output", "json"]);
+        command.args(GET_CALLER_IDENTITY);
         command
     }
 
@@ -123,28 +125,20 @@ fn the_aws_cli_needs_no_code_after_ssmfwd() {
     aws.end();
 }
 
-#[test]
-fn ssmfwd_needs_no_code_after_the_aws_cli() {
+#[tokio::test]
+async fn ssmfwd_needs_no_code_after_the_aws_cli() {
     let aws = emulator(&["123456"]);
     let home = Home::new(&aws);
     // It reads the code from its terminal.
-    let asking = home.get_caller_identity(&aws);
-    let words: Vec<_> = asking.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
-    let mut command = Command::new(find("script", "bsdutils"));
-    home.of(&mut command, &aws);
-    let line = format!("{} {}", find("timeout", "coreutils").display(), words.join(" "));
-    command.args(["-qefc", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("it can be started");
-    let (mut keyboard, mut screen) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-    let (mut shown, mut chunk) = (String::new(), [0; 1024]);
-    while !shown.contains("Enter MFA code") {
-        let count = screen.read(&mut chunk).expect("a screen");
-        assert_ne!(count, 0, "{shown}");
-        shown.push_str(&String::from_utf8_lossy(&chunk[..count]));
-    }
-    keyboard.write_all(b"123456\n").expect("a keyboard");
-    screen.read_to_string(&mut shown).expect("a screen");
-    assert!(child.wait().expect("its status").success(), "{shown}");
+    let mut asking = Command::new(find("aws", "awscli"));
+    asking.envs(std::env::vars_os());
+    home.of(&mut asking, &aws);
+    asking.args(GET_CALLER_IDENTITY);
+    let mut terminal = Terminal::start(&asking);
+    terminal.until("Enter MFA code").await;
+    terminal.types("123456\n").await;
+    let (status, shown) = terminal.end().await;
+    assert_eq!(status, Some(0), "{shown}");
     assert!(shown.contains("assumed-role/Dev/botocore-session-"), "{shown}");
 
     let kept = home.kept();

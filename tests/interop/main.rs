@@ -42,4 +42,7 @@ mod queries;
 mod redis;
 mod scripts;
 mod service;
+#[allow(dead_code, reason = "shared with the loopback world, which uses all of it")]
+#[path = "../cli/harness/terminal.rs"]
+mod terminal;
 mod tunnel;

@@ -1,15 +1,11 @@
 //! Roles that take a code: from a variable, from a person at a terminal, or from what the AWS CLI has kept.
 
-use std::process::Stdio;
+use std::process::Command;
 
 use ssmfwd::emulator::{Action, FailureKind, Operation, Role};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    process::{Child, ChildStdin, ChildStdout},
-};
 
 use super::{Account, OTHER_ROLE, ROLE, SERIAL};
-use crate::harness::{Program, failing, within};
+use crate::harness::{Program, Terminal, failing};
 
 fn with_mfa(codes: &[&str]) -> Account {
     let account = Account::new(Role { mfa: true, ..Role::default() }, codes);
@@ -128,59 +124,24 @@ async fn a_tunnel_outlives_its_code() {
     account.world.settled().await;
 }
 
-/// The program in a terminal of its own, as `script` makes one.
-struct Terminal {
-    child: Child,
-    keyboard: ChildStdin,
-    screen: ChildStdout,
-    shown: String,
+/// The program on a terminal of its own, with arguments in one line.
+fn on_terminal(account: &Account, line: &str) -> Terminal {
+    let other = account.command(&[]);
+    let variables = other.as_std().get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ssmfwd"));
+    command.envs(variables).args(line.split(' '));
+    Terminal::start(&command)
 }
 
-impl Terminal {
-    fn run(account: &Account, arguments: &str) -> Self {
-        Self::start(account, &format!("0:127.0.0.1:9 -t i-0123456789abcdef0 {arguments}"))
-    }
+/// A forward on a terminal of its own.
+fn forward(account: &Account, arguments: &str) -> Terminal {
+    on_terminal(account, &format!("0:127.0.0.1:9 -t i-0123456789abcdef0 {arguments}"))
+}
 
-    fn start(account: &Account, line: &str) -> Self {
-        let program = account.command(&[]);
-        let mut command = tokio::process::Command::new("script");
-        let line = format!("{} {line}", env!("CARGO_BIN_EXE_ssmfwd"));
-        command.args(["-qefc", &line, "/dev/null"]).env_clear();
-        for (name, value) in program.as_std().get_envs() {
-            if let Some(value) = value {
-                command.env(name, value);
-            }
-        }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().expect("`script`, of util-linux");
-        let (keyboard, screen) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-        Self { child, keyboard, screen, shown: String::new() }
-    }
-
-    /// Waits until a text is on the screen, and forgets all up to its end.
-    async fn shows(&mut self, text: &str) -> String {
-        let mut chunk = [0; 4096];
-        loop {
-            if let Some(at) = self.shown.find(text) {
-                let rest = self.shown.split_off(at + text.len());
-                return std::mem::replace(&mut self.shown, rest);
-            }
-            let count = within(&format!("{text:?}, after {}", self.shown), self.screen.read(&mut chunk)).await;
-            let count = count.expect("a screen");
-            assert_ne!(count, 0, "no {text:?} in:\n{}", self.shown);
-            self.shown.push_str(&String::from_utf8_lossy(&chunk[..count]));
-        }
-    }
-
-    async fn types(&mut self, text: &str) {
-        self.keyboard.write_all(text.as_bytes()).await.expect("a keyboard");
-        self.keyboard.flush().await.expect("a keyboard");
-    }
-
-    async fn ends(mut self, status: i32) {
-        let ended = within("the end", self.child.wait()).await.expect("a child of ours");
-        assert_eq!(ended.code(), Some(status), "{}", self.shown);
-    }
+/// Waits for its end.
+async fn ends(terminal: Terminal, status: i32) {
+    let (code, shown) = terminal.end().await;
+    assert_eq!(code, Some(status), "{shown}");
 }
 
 const QUESTION: &str = "code of the MFA device arn:aws:iam::123456789012:mfa/alice (profile dev): ";
@@ -190,7 +151,7 @@ const QUESTION: &str = "code of the MFA device arn:aws:iam::123456789012:mfa/ali
 async fn a_person_is_asked_and_may_be_wrong() {
     let account = with_mfa(&["123456"]);
     // Whoever is slow is not too late: the time to connect begins afterwards.
-    let mut terminal = Terminal::run(&account, "--profile dev --connect-timeout 5");
+    let mut terminal = forward(&account, "--profile dev --connect-timeout 5");
     terminal.shows(QUESTION).await;
     terminal.types("no code\n").await;
     terminal.shows("a code is six digits").await;
@@ -201,7 +162,7 @@ async fn a_person_is_asked_and_may_be_wrong() {
     terminal.types("123456\n").await;
     terminal.shows("ready in ").await;
     terminal.types("\u{3}").await;
-    terminal.ends(130).await;
+    ends(terminal, 130).await;
     assert_eq!(account.world.settled().await.calls_of("AssumeRole"), 2);
 }
 
@@ -232,7 +193,7 @@ async fn the_doctor_takes_a_code_as_a_forward_does() {
 #[tokio::test]
 async fn the_time_that_somebody_types_is_not_that_of_the_doctors_first_check() {
     let account = with_mfa(&["123456"]);
-    let mut terminal = Terminal::start(&account, DOCTOR);
+    let mut terminal = on_terminal(&account, DOCTOR);
     terminal.shows(QUESTION).await;
     // Somebody who takes as long as a whole run does.
     let begun = tokio::time::Instant::now();
@@ -245,7 +206,7 @@ async fn the_time_that_somebody_types_is_not_that_of_the_doctors_first_check() {
     let elapsed: u128 = elapsed.split(|end: char| !end.is_ascii_digit()).next().expect("digits").parse().expect("ms");
     assert!(elapsed < typing.as_millis(), "{elapsed} ms of {typing:?}");
     terminal.shows("\"name\":\"timeouts\"").await;
-    terminal.ends(8).await;
+    ends(terminal, 8).await;
     account.world.settled().await;
 }
 
@@ -253,10 +214,10 @@ async fn the_time_that_somebody_types_is_not_that_of_the_doctors_first_check() {
 #[tokio::test]
 async fn whoever_the_doctor_asks_can_leave() {
     let account = with_mfa(&[]);
-    let mut terminal = Terminal::start(&account, DOCTOR);
+    let mut terminal = on_terminal(&account, DOCTOR);
     terminal.shows(QUESTION).await;
     terminal.types("\u{3}").await;
-    terminal.ends(130).await;
+    ends(terminal, 130).await;
     assert!(account.world.settled().await.calls.is_empty());
 }
 
@@ -264,14 +225,14 @@ async fn whoever_the_doctor_asks_can_leave() {
 #[tokio::test]
 async fn three_wrong_codes_are_enough() {
     let account = with_mfa(&[]);
-    let mut terminal = Terminal::run(&account, "--profile dev");
+    let mut terminal = forward(&account, "--profile dev");
     for _ in 0..3 {
         terminal.shows(QUESTION).await;
         terminal.types("000000\n").await;
     }
     let shown = terminal.shows("hint: ").await;
     assert!(shown.contains("invalid MFA one time pass code"), "{shown}");
-    terminal.ends(4).await;
+    ends(terminal, 4).await;
     assert_eq!(account.world.settled().await.calls_of("AssumeRole"), 3);
 }
 
@@ -279,16 +240,16 @@ async fn three_wrong_codes_are_enough() {
 #[tokio::test]
 async fn whoever_is_asked_can_leave() {
     let account = with_mfa(&[]);
-    let mut terminal = Terminal::run(&account, "--profile dev");
+    let mut terminal = forward(&account, "--profile dev");
     terminal.shows(QUESTION).await;
     terminal.types("\u{3}").await;
-    terminal.ends(130).await;
+    ends(terminal, 130).await;
 
-    let mut terminal = Terminal::run(&account, "--profile dev");
+    let mut terminal = forward(&account, "--profile dev");
     terminal.shows(QUESTION).await;
     terminal.types("\u{4}").await;
     terminal.shows("none was entered").await;
-    terminal.ends(4).await;
+    ends(terminal, 4).await;
     assert!(account.world.settled().await.calls.is_empty());
 }
 
@@ -296,14 +257,14 @@ async fn whoever_is_asked_can_leave() {
 #[tokio::test]
 async fn a_wrong_code_on_the_command_line_is_asked_for_at_the_terminal() {
     let account = with_mfa(&["123456"]);
-    let mut terminal = Terminal::run(&account, "--profile dev --mfa-code 000000");
+    let mut terminal = forward(&account, "--profile dev --mfa-code 000000");
     terminal.shows("not accepted").await;
     terminal.shows(QUESTION).await;
     terminal.types("123456\n").await;
     terminal.shows("as role/Dev (profile dev, us-east-1)").await;
     terminal.shows("ready in ").await;
     terminal.types("\u{3}").await;
-    terminal.ends(130).await;
+    ends(terminal, 130).await;
     account.world.settled().await;
 }
 
@@ -311,7 +272,7 @@ async fn a_wrong_code_on_the_command_line_is_asked_for_at_the_terminal() {
 #[tokio::test]
 async fn a_person_is_asked_again_when_the_credentials_are_used_up() {
     let account = with_mfa(&["123456", "234567"]);
-    let mut terminal = Terminal::run(&account, "--profile dev --mfa-code 123456");
+    let mut terminal = forward(&account, "--profile dev --mfa-code 123456");
     terminal.shows("ready in ").await;
     let expired = failing(Operation::ResumeSession, FailureKind::ExpiredToken);
     account.world.emulator.configure(|config| config.failures = expired);
@@ -322,7 +283,7 @@ async fn a_person_is_asked_again_when_the_credentials_are_used_up() {
     terminal.shows("the credentials can be used again").await;
     account.world.until("a websocket", |state| state.websockets == 1).await;
     terminal.types("\u{3}").await;
-    terminal.ends(130).await;
+    ends(terminal, 130).await;
     assert_eq!(account.world.settled().await.calls_of("AssumeRole"), 2);
 }
 

@@ -6,6 +6,8 @@ mod pattern;
 mod program;
 mod proxy;
 mod relay;
+#[cfg(unix)]
+mod terminal;
 mod world;
 
 use std::{future::Future, time::Duration};
@@ -16,6 +18,8 @@ pub(crate) use pattern::{receive, send};
 pub(crate) use program::{Ended, Program};
 pub(crate) use proxy::{Answer, Interceptor, Proxy};
 pub(crate) use relay::ApiRelay;
+#[cfg(unix)]
+pub(crate) use terminal::Terminal;
 pub(crate) use world::{World, failing};
 
 /// How long anything may take. Far more than it does on an idle machine: it only ends tests that would hang.
