@@ -57,6 +57,11 @@ pub(super) enum Body<'a> {
         duration_ms: u64,
         reason: &'a str,
     },
+    /// More connect than may be connected at a time.
+    ConnectionsLimited {
+        forward: &'a str,
+        limit: usize,
+    },
     DestinationRefused {
         forward: &'a str,
         peer: String,
@@ -185,8 +190,8 @@ pub(super) enum Body<'a> {
 pub(super) struct ReadyForward {
     pub(super) forward: String,
     pub(super) addresses: Vec<String>,
-    /// The place in the pool of the session that is ready: others may follow.
-    pub(super) member: u32,
+    /// The place in the pool of the session that is ready: others may follow. A lazy forward has none yet.
+    pub(super) member: Option<u32>,
 }
 
 /// How a session ended.
@@ -228,6 +233,7 @@ impl Body<'_> {
             Self::Ready { .. } => "ready",
             Self::ConnectionOpened { .. } => "connection_opened",
             Self::ConnectionClosed { .. } => "connection_closed",
+            Self::ConnectionsLimited { .. } => "connections_limited",
             Self::DestinationRefused { .. } => "destination_refused",
             Self::DestinationSilent { .. } => "destination_silent",
             Self::Backpressure { .. } => "backpressure",

@@ -174,6 +174,12 @@ impl ForwardReporter {
                     connections: *connections,
                 });
             }
+            Event::ConnectionsLimited { limit } => {
+                reporter.warn(&format!(
+                    "{name}: {limit} connections are open, others wait until one ends: --max-connections allows more"
+                ));
+                reporter.emit(&Body::ConnectionsLimited { forward: name, limit: *limit });
+            }
             Event::SessionsLimited { wanted, allowed } => reporter.warn(&format!(
                 "{name}: {allowed} of {wanted} sessions: one program has {SESSIONS_PER_TARGET} to a target at most"
             )),
@@ -318,8 +324,9 @@ impl ForwardReporter {
             (Initiator::Agent | Initiator::Service, _) => "was ended",
             _ => "was lost",
         };
-        // One that was not ready had no connections; that it failed is told as such.
-        if !matches!(stage, None | Some(Stage::Starting)) {
+        // One that was not ready had no connections, and that it failed is told as such; one that nobody used was there
+        // for nobody.
+        if !idle && !matches!(stage, None | Some(Stage::Starting)) {
             reporter.warn(&format!("{name}: session {session} {how}, its connections are reset: {}", words(reason)));
         }
         if let Cause::NotResumable(why) = &reason.cause

@@ -24,6 +24,7 @@ mod logging;
 mod login;
 mod ls;
 mod manual;
+mod own_variables;
 mod picker;
 mod plan;
 mod prompt;

@@ -17,11 +17,16 @@ use crate::aws::{Aws, NodeInfo};
 /// Columns that the list needs beside its items.
 const MARGIN: usize = 4;
 
-/// Asks for a target. `None` if the person wants none.
+/// Asks for a target, of these tunnels if it is for tunnels. `None` if the person wants none.
 ///
 /// # Errors
 /// When there is nothing to choose from, or it cannot be asked.
-pub(super) async fn ask(aws: &Aws, access: &Access, reporter: &Reporter) -> Result<Option<String>, Report> {
+pub(super) async fn ask(
+    aws: &Aws,
+    access: &Access,
+    tunnels: &[String],
+    reporter: &Reporter,
+) -> Result<Option<String>, Report> {
     let nodes = aws.nodes().await;
     let nodes = nodes.map_err(|error| Report::call("no target is named, and they cannot be listed", &error, access))?;
     let mut nodes: Vec<_> = nodes.into_iter().filter(NodeInfo::is_online).collect();
@@ -37,7 +42,11 @@ pub(super) async fn ask(aws: &Aws, access: &Access, reporter: &Reporter) -> Resu
     // It is put right when this future ends or is dropped: a signal does not wait for the keyboard.
     let _terminal = Terminal::for_keys();
     let items = items(&nodes);
-    let asked = tokio::task::spawn_blocking(move || select(&items)).await;
+    let prompt = match tunnels {
+        [] => "Target".to_owned(),
+        tunnels => format!("Target of {}", tunnels.join(", ")),
+    };
+    let asked = tokio::task::spawn_blocking(move || select(&prompt, &items)).await;
     let chosen = match asked.map_err(io::Error::other).flatten() {
         Ok(chosen) => chosen.and_then(|at| nodes.get(at)),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
@@ -64,12 +73,12 @@ fn items(nodes: &[NodeInfo]) -> Vec<String> {
 }
 
 /// Blocks until something is chosen, or nothing is.
-fn select(items: &[String]) -> io::Result<Option<usize>> {
+fn select(prompt: &str, items: &[String]) -> io::Result<Option<usize>> {
     let term = Term::stderr();
     let width = usize::from(term.size().1).saturating_sub(MARGIN).max(20);
     let items: Vec<_> = items.iter().map(|item| truncate_str(item, width, "…").into_owned()).collect();
     let theme = ColorfulTheme::default();
-    let question = FuzzySelect::with_theme(&theme).with_prompt("Target").items(&items).default(0).report(false);
+    let question = FuzzySelect::with_theme(&theme).with_prompt(prompt).items(&items).default(0).report(false);
     question.interact_on_opt(&term).map_err(|dialoguer::Error::IO(error)| error)
 }
 

@@ -259,13 +259,6 @@ fn mfa_code(text: &Option<String>) -> Result<Option<MfaCode>, Report> {
     given(text).map(|text| MfaCode::parse(&text).ok_or_else(wrong)).transpose()
 }
 
-/// Whether nothing is missing but a target: the rest is valid, and some forward has none of its own.
-pub(super) fn lacks_only_a_target(args: &Args) -> bool {
-    let mut with_target = args.clone();
-    with_target.session.target = Some("i-0".to_owned());
-    given(&args.session.target).is_none() && Plan::new(args).is_err() && Plan::new(&with_target).is_ok()
-}
-
 /// An empty text, as from an empty variable, is none.
 fn given(text: &Option<String>) -> Option<String> {
     text.clone().filter(|text| !text.is_empty())
@@ -420,23 +413,6 @@ pub(super) mod tests {
         let forwards = plan(&words).expect("a valid plan").forwards;
         let targets: Vec<_> = forwards.iter().map(|forward| &forward.request.target[..]).collect();
         assert_eq!(targets, ["tag:k=a@b", "ecs:cluster/service", "bastion"]);
-    }
-
-    #[test]
-    fn a_target_can_be_asked_for_if_nothing_else_is_wrong() {
-        for (words, expected) in [
-            (&["1:2"][..], true),
-            (&["1:2", "3:4@i-0a"], true),
-            (&["1:2@i-0a"], false),
-            (&["1:2", "-t", "i-0a"], false),
-            (&["1:2", "-t", ""], true),
-            (&["1:2", "-t", "name:"], false),
-            (&["1:2:3:4:5"], false),
-            (&["1:2", "--parameter", "x"], false),
-        ] {
-            let args = Args::try_parse_from(std::iter::once(&"ssmfwd").chain(words)).expect("valid arguments");
-            assert_eq!(lacks_only_a_target(&args), expected, "{words:?}");
-        }
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-#[cfg(unix)]
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -154,7 +153,7 @@ impl Reporter {
         let forward = |(forward, addresses): &(PlannedForward, Vec<LocalAddress>)| ReadyForward {
             forward: forward.name().to_owned(),
             addresses: addresses.iter().map(LocalAddress::to_string).collect(),
-            member: 0,
+            member: (!forward.lazy).then_some(0),
         };
         self.emit(&Body::Ready { forwards: forwards.iter().map(forward).collect(), elapsed_ms: millis(elapsed) });
     }
@@ -253,17 +252,9 @@ impl Reporter {
     /// Shows a view below everything that is said, until it is dropped. Must run inside a tokio runtime.
     pub(super) fn view(self: &Arc<Self>, view: impl View + 'static) -> Shown {
         self.console.show(view);
-        #[cfg(unix)]
-        let continued = {
-            let reporter = self.clone();
-            // Without it, the view is drawn anew at the next change.
-            live::on_continue(move || reporter.console.redraw()).ok()
-        };
-        Shown {
-            reporter: self.clone(),
-            #[cfg(unix)]
-            _continued: continued,
-        }
+        let reporter = self.clone();
+        let continued = live::on_continue(move || reporter.console.redraw());
+        Shown { reporter: self.clone(), _continued: continued }
     }
 
     /// Waits until all is written.
@@ -343,7 +334,6 @@ impl Reporter {
 pub(super) struct Shown {
     reporter: Arc<Reporter>,
     /// Draws it again after the program was stopped.
-    #[cfg(unix)]
     _continued: Option<AbortOnDropHandle<()>>,
 }
 

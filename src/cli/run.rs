@@ -34,15 +34,17 @@ use super::{
     args::{Args, Command},
     board::Board,
     completions,
-    config::{Config, load_plan},
+    config::{Config, Targetless, load_plan},
     console::Console,
     doctor,
     exit::Exit,
     live::{self, LiveView},
     logging,
     login::{self, Offered},
-    ls, manual, picker,
-    plan::{self, Access, Plan},
+    ls, manual,
+    own_variables::OwnVariables,
+    picker,
+    plan::{Access, Plan},
     prompt::somebody_is_there,
     report::Report,
     reporter::Reporter,
@@ -56,7 +58,9 @@ use crate::{aws::Aws, forward::SessionConnector};
 pub fn main() -> ExitCode {
     // Before there are any handlers.
     let inherited = Inherited::note();
-    let typed = match Args::read(std::env::args_os(), |name| std::env::var_os(name)) {
+    // And before there are any threads.
+    let variables = OwnVariables::take();
+    let typed = match Args::read(std::env::args_os(), |name| variables.get(name).or_else(|| std::env::var_os(name))) {
         Ok(args) => args,
         Err(error) => {
             // Help and version on stdout, mistakes on stderr. Nobody there to read it is not worth a failure.
@@ -86,7 +90,7 @@ pub fn main() -> ExitCode {
     let over = match (config, &args.command) {
         (Err(report), _) => Over::Failed(report),
         (Ok(config), None | Some(Command::Up(_))) => {
-            let call = Call { typed, args: args.clone(), inherited };
+            let call = Call { typed, args: args.clone(), inherited, variables };
             runtime.block_on(forward(call, &config, &reporter))
         }
         (Ok(config), Some(command)) => runtime.block_on(run_command(command, &args, &config, &reporter)),
@@ -112,12 +116,14 @@ struct Call {
     args: Args,
     /// What whoever called it has made of its signals.
     inherited: Inherited,
+    /// What was meant for us alone.
+    variables: OwnVariables,
 }
 
 /// Forwards, as the arguments say. Who has named no target is asked for one, if there is somebody to ask.
 async fn forward(mut call: Call, config: &Config, reporter: &Arc<Reporter>) -> Over {
     // Before anything is started that could inherit it.
-    let process = match Process::take(&call.args, call.inherited.clone()) {
+    let process = match Process::take(&call.args, call.inherited.clone(), &call.variables) {
         Ok(process) => process,
         Err(report) => return Over::Failed(report),
     };
@@ -125,19 +131,20 @@ async fn forward(mut call: Call, config: &Config, reporter: &Arc<Reporter>) -> O
     let work = async {
         let (plan, loaded) = match config.plan(&call.args) {
             Ok(plan) => (plan, None),
-            Err(_) if somebody_is_there() && plan::lacks_only_a_target(&call.args) => {
-                let (loaded, target) = match ask(&call.args, reporter).await {
+            Err(report) => {
+                let targetless = somebody_is_there().then(|| config.targetless(&call.args)).flatten();
+                let Some(targetless) = targetless else { return Over::Failed(report) };
+                let (loaded, target) = match ask(targetless, &call.args, reporter).await {
                     Ok(asked) => asked,
                     Err(over) => return over,
                 };
-                call.args.session.target = Some(target.clone());
-                call.typed.session.target = Some(target);
+                call.args.choose_target(target.clone());
+                call.typed.choose_target(target);
                 match config.plan(&call.args) {
                     Ok(plan) => (plan, Some(loaded)),
                     Err(report) => return Over::Failed(report),
                 }
             }
-            Err(report) => return Over::Failed(report),
         };
         let has_view = !process.has_command() && live::is_wanted(&call.args.say);
         let replan = || load_plan(&call.typed);
@@ -161,16 +168,16 @@ struct Loaded {
 }
 
 /// Asks for a target. The nodes to choose from take credentials, and so perhaps a login.
-async fn ask(args: &Args, reporter: &Arc<Reporter>) -> Result<(Loaded, String), Over> {
+async fn ask(targetless: Targetless, args: &Args, reporter: &Arc<Reporter>) -> Result<(Loaded, String), Over> {
     let mut signals = Signals::install()
         .map_err(|error| Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)))?;
     let mut may_log_in = true;
-    let asked = Access::of(&args.access).map_err(Over::Failed)?;
+    let Targetless { tunnels, access: asked } = targetless;
     loop {
         let mut access = asked.clone();
         let asking = async {
             let aws = load(&mut access, args.session.connect_timeout).await?;
-            let target = picker::ask(&aws, &access, reporter).await?;
+            let target = picker::ask(&aws, &access, &tunnels, reporter).await?;
             Ok::<_, Report>((aws, target))
         };
         let answer = tokio::select! {

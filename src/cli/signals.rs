@@ -16,6 +16,7 @@ const WAITING: usize = 4;
 
 /// A wish to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(unix), expect(dead_code, reason = "only unix has others than Ctrl-C"))]
 pub(super) enum Signal {
     /// SIGINT, Ctrl-C.
     Interrupt,

@@ -3,7 +3,11 @@
 //! Nothing here decides anything: it is done in `exec` and `supervision`.
 #![allow(unsafe_code)]
 
-use std::{ffi::OsStr, ops::Range};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    ops::Range,
+};
 
 #[cfg(unix)]
 pub(super) use self::unix::{Inherited, inherited, monotonic_micros, prepare};
@@ -23,6 +27,29 @@ impl Inherited {
 /// Nothing can be asked for here: a child may outlive us.
 #[cfg(not(unix))]
 pub(super) fn prepare(_command: &mut std::process::Command, _inherited: &Inherited) {}
+
+/// Takes a variable out of the environment: nothing that this process starts inherits it.
+///
+/// To be called at the beginning of `main`. Once there are other threads, which Linux can tell, the variable is read and
+/// stays where it is.
+pub(super) fn take_variable(name: &str) -> Option<OsString> {
+    let value = env::var_os(name)?;
+    if is_only_thread() {
+        // SAFETY: nobody else can read or change the environment meanwhile, for there is no other thread: Linux has just
+        // said so, and elsewhere than on Windows, where it would do no harm, the callers, all of them in `main` before
+        // it starts any, answer for it.
+        unsafe { env::remove_var(name) };
+    }
+    Some(value)
+}
+
+/// Whether this thread is the only one of the process, as far as the system tells. Only this thread could change that.
+fn is_only_thread() -> bool {
+    #[cfg(target_os = "linux")]
+    return std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    #[cfg(not(target_os = "linux"))]
+    true
+}
 
 /// A part of a text, if it begins and ends where characters of ASCII touch it: elsewhere a text of the system may not be
 /// cut.
@@ -234,6 +261,20 @@ mod tests {
         assert_eq!(part(text, 6..7), None);
         assert_eq!(part(text, 5..8), None);
         assert_eq!(part(OsStr::new(""), 0..0), Some(OsStr::new("")));
+    }
+
+    /// Tests have threads. That it is removed where there are none is seen by the children of the program.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn beside_other_threads_a_variable_is_read_and_left() {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || stopped.recv().is_err());
+        let path = env::var_os("PATH");
+        assert!(path.is_some());
+        assert_eq!((take_variable("PATH"), env::var_os("PATH")), (path.clone(), path));
+        assert_eq!(take_variable("SSMFWD_NO_SUCH_VARIABLE"), None);
+        drop(stop);
+        assert!(other.join().expect("no panic"));
     }
 
     #[cfg(unix)]

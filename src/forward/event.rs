@@ -58,6 +58,12 @@ pub enum Event {
     },
     /// A connection could not be accepted for want of descriptors or memory: tried again a little later.
     AcceptFailed(String),
+    /// A connection waits, because there are as many as there may be: told at the first that does, and again only after
+    /// one that did not have to. Those behind it wait in the kernel; each is served when another one ends.
+    ConnectionsLimited {
+        /// So many there may be.
+        limit: usize,
+    },
     /// A session is over: told once for each that was told to be started, also if it never got ready. Its connections
     /// are being reset, but for those whose stream had ended before it: they get the rest of what they were sent. What
     /// follows, if no other session serves new connections, is [`Self::Dormant`] or attempts to replace it.
@@ -68,7 +74,8 @@ pub enum Event {
         member: u32,
         /// Why.
         reason: CloseReason,
-        /// No connection used it, and another session is left.
+        /// No connection had used it for a while, so that its end resets none: it was not ready yet, another session
+        /// serves, or we have ended it for that (`reason` says so: [`Initiator::Library`], [`Cause::Timeout`]).
         idle: bool,
         /// Bytes of connections that were put into messages.
         bytes_up: u64,

@@ -230,12 +230,14 @@ impl<C: Connector> Running<C> {
             accounts: options.accounts,
         };
         let (supply, mut supervisor) = supply(source, first, options.reconnect_window, fastrand::Rng::new());
+        let limit = options.max_connections.get() as usize;
         let shared = Arc::new(Shared {
             supply,
             observer,
             monitor: monitor.clone(),
             linger: options.linger,
-            connections: Arc::new(Semaphore::new(options.max_connections.get() as usize)),
+            connections: Arc::new(Semaphore::new(limit)),
+            limit,
             lingering: Arc::new(Lingering::new(stopping.clone())),
             tasks: TaskTracker::new(),
             stopping,

@@ -22,7 +22,8 @@ use super::{AdoptedListener, Bind, Listen, Peer};
 #[cfg(unix)]
 use super::{adopted, unix_socket::UnixSocket};
 
-/// Connections that the kernel keeps until they are accepted. Connections beyond `--max-connections` wait there.
+/// Connections that the kernel keeps until they are accepted. Connections beyond `--max-connections` wait there, but for
+/// the first of them.
 pub(super) const BACKLOG: i32 = 1024;
 
 /// Attempts to find a port that is free on both loopback addresses. A number that is taken on one of them is rare.
@@ -142,9 +143,31 @@ pub struct Listeners {
 }
 
 enum Listening {
-    Tcp(TcpListener, SocketAddr),
+    Tcp(TcpSocket),
     #[cfg(unix)]
     Unix(UnixSocket),
+}
+
+/// A listening TCP socket.
+struct TcpSocket {
+    listener: TcpListener,
+    /// With the real port.
+    address: SocketAddr,
+}
+
+impl TcpSocket {
+    /// One that listens and does not block.
+    fn over(listener: std::net::TcpListener) -> io::Result<Self> {
+        let listener = TcpListener::from_std(listener)?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+}
+
+impl From<TcpSocket> for Listening {
+    fn from(socket: TcpSocket) -> Self {
+        Self::Tcp(socket)
+    }
 }
 
 impl Listeners {
@@ -187,7 +210,7 @@ impl Listeners {
     #[must_use]
     pub fn addresses(&self) -> Vec<LocalAddress> {
         let address = |socket: &Listening| match socket {
-            Listening::Tcp(_, address) => LocalAddress::Tcp(*address),
+            Listening::Tcp(socket) => LocalAddress::Tcp(socket.address),
             #[cfg(unix)]
             Listening::Unix(socket) => LocalAddress::Unix(socket.path().to_owned()),
         };
@@ -234,9 +257,7 @@ impl Listening {
                 #[cfg(unix)]
                 adopted::check(&listener)?;
                 listener.set_nonblocking(true)?;
-                let listener = TcpListener::from_std(listener)?;
-                let bound = listener.local_addr()?;
-                Ok(Self::Tcp(listener, bound))
+                Ok(TcpSocket::over(listener)?.into())
             }
             #[cfg(unix)]
             AdoptedListener::Unix(listener) => Ok(Self::Unix(UnixSocket::adopt(listener)?)),
@@ -245,8 +266,8 @@ impl Listening {
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match self {
-            Self::Tcp(listener, _) => {
-                let (stream, peer) = ready!(listener.poll_accept(cx))?;
+            Self::Tcp(socket) => {
+                let (stream, peer) = ready!(socket.listener.poll_accept(cx))?;
                 Poll::Ready(Ok(Accepted::Tcp(stream, peer)))
             }
             #[cfg(unix)]
@@ -301,13 +322,12 @@ impl Retry {
 
 fn bind_tcp(bind: Bind, port: u16) -> Result<Vec<Listening>, BindError> {
     let (first, second) = bind.addresses();
-    let Some(second) = second else { return Ok(vec![bind_one(SocketAddr::new(first, port))?]) };
+    let Some(second) = second else { return Ok(vec![bind_one(SocketAddr::new(first, port))?.into()]) };
     for _ in 0..PAIR_ATTEMPTS {
         let one = bind_one(SocketAddr::new(first, port))?;
-        let Listening::Tcp(_, bound) = &one else { return Ok(vec![one]) };
-        match bind_one(SocketAddr::new(second, bound.port())) {
-            Ok(two) => return Ok(vec![one, two]),
-            Err(BindError::Tcp { source, .. }) if is_missing(&source) => return Ok(vec![one]),
+        match bind_one(SocketAddr::new(second, one.address.port())) {
+            Ok(two) => return Ok(vec![one.into(), two.into()]),
+            Err(BindError::Tcp { source, .. }) if is_missing(&source) => return Ok(vec![one.into()]),
             Err(BindError::Tcp { source, .. }) if port == 0 && source.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(error),
         }
@@ -328,11 +348,11 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(FAMILY)
 }
 
-fn bind_one(address: SocketAddr) -> Result<Listening, BindError> {
+fn bind_one(address: SocketAddr) -> Result<TcpSocket, BindError> {
     listen_tcp(address).map_err(|source| BindError::Tcp { address, source })
 }
 
-fn listen_tcp(address: SocketAddr) -> io::Result<Listening> {
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // As servers do: connections of an earlier run that are in TIME-WAIT must not block the port. On Windows the
     // option would let others take the port over.
@@ -345,9 +365,7 @@ fn listen_tcp(address: SocketAddr) -> io::Result<Listening> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(socket.into())?;
-    let bound = listener.local_addr()?;
-    Ok(Listening::Tcp(listener, bound))
+    TcpSocket::over(socket.into())
 }
 
 #[cfg(test)]

@@ -149,6 +149,11 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
     /// A relay between a local socket and a new stream, with the linger time of its half-close policy.
     #[must_use]
     pub fn new(local: L, stream: S, linger: Duration) -> Self {
+        Self::counted(local, stream, linger, Arc::default())
+    }
+
+    /// The same; its bytes are counted where others can see them.
+    pub(super) fn counted(local: L, stream: S, linger: Duration, traffic: Arc<Traffic>) -> Self {
         set_reset_on_drop(&local, true);
         let now = time::Instant::now();
         Self {
@@ -165,13 +170,8 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
             linger,
             last_heard: now.into_std(),
             timer: Box::pin(time::sleep_until(now)),
-            traffic: Arc::default(),
+            traffic,
         }
-    }
-
-    /// Counts its bytes there, where others can see them. Before the first is carried.
-    pub(super) fn counted_by(self, traffic: &Arc<Traffic>) -> Self {
-        Self { traffic: traffic.clone(), ..self }
     }
 
     /// Carries bytes until one side has ended. Cancel-safe.

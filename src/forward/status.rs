@@ -104,6 +104,8 @@ pub struct SessionStatus {
 /// One open connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionStatus {
+    /// Its number among those that the forward has accepted, from 1: no other one of the forward has it, ever.
+    pub id: u64,
     /// Whose it is.
     pub peer: Peer,
     /// Since it was accepted.
@@ -130,6 +132,8 @@ pub struct Totals {
     pub refused: u64,
     /// Connections refused by us, because no session could be had in time.
     pub unserved: u64,
+    /// How often connections began to wait because there were as many as there may be.
+    pub limited: u64,
     /// Sessions that became ready, those included that were not needed any more.
     pub sessions: u64,
     /// Attempts to start a session that failed, and were not given up by us.

@@ -219,6 +219,8 @@ async fn every_mistake_is_status_2_with_its_position_and_starts_nothing() {
     let folder = Folder::with("[defaults]\ntarget = \"i-0a\"\n[tunnels.cache]\nforward = \"1:2\"\n");
     let ended = folder.run(&world, &["up", "cahce"]).await.expect_status(2).expect_stderr("has no tunnel \"cahce\"");
     ended.expect_stderr("did you mean cache?");
+    let ended = folder.run(&world, &["cache"]).await.expect_status(2).expect_stderr("error: FORWARD \"cache\"");
+    ended.expect_stderr("ssmfwd.toml: open it with `ssmfwd up cache`");
     // The error is an event too, as the file wants it.
     let folder = Folder::with("[defaults]\noutput = \"json\"\n");
     let ended = folder.run(&world, &["up", "--all"]).await.expect_status(2).expect_stderr("has no tunnels");

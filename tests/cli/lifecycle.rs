@@ -8,34 +8,69 @@ use crate::harness::{Destination, World};
 async fn a_lazy_forward_has_a_session_once_somebody_connects_and_ends_it_when_idle() {
     let (world, echo) = (World::ideal(), Destination::echo().await);
     let program = world.forward(echo.port, &["--lazy", "--idle-close", "0.3"]).await;
-    program.event("ready").await;
+    let ready = program.event("ready").await;
+    assert_eq!(ready["forwards"][0].get("member"), Some(&serde_json::Value::Null), "{ready}");
     assert_eq!(world.emulator.state().sessions_started, 0);
     let mut client = program.connect().await;
     client.echo(b"wake up").await;
     drop(client);
     let dormant = program.event("dormant").await;
-    assert_eq!((&dormant["by"], &dormant["reason"]), (&"ssmfwd".into(), &"timeout".into()));
+    let ended = program.event("session_ended").await;
+    for event in [&dormant, &ended] {
+        assert_eq!((&event["by"], &event["reason"]), (&"ssmfwd".into(), &"timeout".into()), "{event}");
+        assert_eq!(event["detail"], "timed out: no connection used the forward (by ssmfwd)");
+    }
     world.until("no session", |state| state.live_sessions() == 0 && state.sessions_started == 1).await;
     program.connect().await.echo(b"again").await;
-    let (_, state) = world.finish(program).await;
+    let (ended, state) = world.finish(program).await;
     assert_eq!(state.sessions_started, 2);
+    assert!(!ended.stderr.contains("was lost"), "{}", ended.stderr);
 }
 
-/// The third waits in the kernel until one of the two is over.
+/// The third waits until one of the two is over, and the fourth behind it: that some wait is told once, and again when it
+/// was over in between.
 #[tokio::test]
-async fn connections_beyond_the_limit_wait() {
+async fn connections_beyond_the_limit_wait_and_that_is_told() {
     let (world, echo) = (World::ideal(), Destination::echo().await);
     let program = world.forward(echo.port, &["--max-connections", "2"]).await;
-    let (mut first, mut second, mut third) =
-        (program.connect().await, program.connect().await, program.connect().await);
+    for told in 1..=2 {
+        let (mut first, mut second) = (program.connect().await, program.connect().await);
+        first.echo(b"1").await;
+        second.echo(b"2").await;
+        // As many as there may be, and nobody waits.
+        assert_eq!(program.events_so_far("connections_limited").len(), told - 1);
+        let (mut third, mut fourth) = (program.connect().await, program.connect().await);
+        third.write(b"3").await;
+        fourth.write(b"4").await;
+        let limited = program.events("connections_limited", told).await;
+        assert_eq!(limited[told - 1]["limit"], 2);
+        assert_eq!(program.events_so_far("connection_opened").len(), 4 * told - 2);
+        drop(first);
+        assert_eq!(third.read(1).await, b"3");
+        drop(second);
+        assert_eq!(fourth.read(1).await, b"4");
+        drop((third, fourth));
+        assert_eq!(program.events("connection_closed", 4 * told).await.len(), 4 * told);
+        assert_eq!(program.events_so_far("connections_limited").len(), told);
+    }
+    let (ended, _) = world.finish(program).await;
+    let warning = "2 connections are open, others wait until one ends: --max-connections allows more";
+    assert_eq!(ended.stderr.matches(warning).count(), 2, "{}", ended.stderr);
+}
+
+/// Who waits when everything ends is reset: that is no answer.
+#[tokio::test]
+async fn a_connection_that_still_waits_at_the_end_is_reset() {
+    let (world, echo) = (World::ideal(), Destination::echo().await);
+    let program = world.forward(echo.port, &["--max-connections", "1"]).await;
+    let mut first = program.connect().await;
     first.echo(b"1").await;
-    second.echo(b"2").await;
-    third.write(b"3").await;
-    assert_eq!(program.events("connection_opened", 2).await.len(), 2);
-    drop(first);
-    assert_eq!(third.read(1).await, b"3");
-    drop((second, third));
-    world.finish(program).await;
+    let mut second = program.connect().await;
+    program.event("connections_limited").await;
+    program.signal(Signal::TERM);
+    assert_eq!(second.read_to_failure().await, (Vec::new(), std::io::ErrorKind::ConnectionReset));
+    program.exit().await.expect_status(143);
+    world.settled().await;
 }
 
 /// SIGTERM lets a connection go on for so long; Ctrl-C does not.

@@ -49,6 +49,37 @@ async fn a_target_is_chosen_by_typing() {
     assert_eq!(targets(&world.settled().await), [HYBRID]);
 }
 
+/// Its tunnel lacks nothing else; that of the other is as the file has it.
+#[tokio::test]
+async fn a_tunnel_without_a_target_is_asked_for_one() {
+    let world = World::with(fleet);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tunnels.toml");
+    let text = format!(
+        "[tunnels.db]\nforward = \"0:22\"\n[tunnels.web]\nforward = \"0:80\"\ntarget = \"{}\"\n",
+        World::TARGET
+    );
+    std::fs::write(&path, text).expect("a file");
+    let words = format!("up db web --config {}", path.display());
+    let mut terminal = run(&world, &format!("ssmfwd {words}"));
+    terminal.until("on premises").await;
+    assert!(terminal.shown.contains("Target of db "), "{}", terminal.shown);
+    terminal.types("prem\r").await;
+    terminal.until("ready in").await;
+    terminal.types("\u{3}").await;
+    assert_eq!(terminal.end().await.0, Some(130));
+    let words: Vec<_> = words.split(' ').collect();
+    let ended = world.run(&words).await.expect_status(2);
+    ended
+        .expect_stderr(&format!("error: {}:1:10: the tunnel db has no target", path.display()))
+        .expect_stderr("give [tunnels.db] or [defaults] a key target");
+    // Nobody was there to be asked the second time.
+    let state = world.settled().await;
+    let mut started = targets(&state);
+    started.sort_unstable();
+    assert_eq!(started, [World::TARGET, HYBRID]);
+}
+
 /// Whoever leaves finds the terminal as it was: modes, and a cursor that shows.
 #[tokio::test]
 async fn escape_and_ctrl_c_leave_the_terminal_as_it_was() {

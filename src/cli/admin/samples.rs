@@ -55,7 +55,8 @@ fn db() -> ForwardSnapshot {
         rtt: None,
         statistics: Statistics::default(),
     };
-    let connection = |port: u16, millis, session, bytes_up, bytes_down| ConnectionStatus {
+    let connection = |id, port: u16, millis, session, bytes_up, bytes_down| ConnectionStatus {
+        id,
         peer: Peer::Tcp(([127, 0, 0, 1], port).into()),
         age: Duration::from_millis(millis),
         session,
@@ -71,8 +72,8 @@ fn db() -> ForwardSnapshot {
             addresses: vec![tcp("127.0.0.1:13306"), tcp("[::1]:13306")],
             sessions: vec![ready, stalled],
             connections: vec![
-                connection(50_000, 61_000, Some(session), 4000, 5000),
-                connection(50_001, 20, None, 0, 0),
+                connection(3, 50_000, 61_000, Some(session), 4000, 5000),
+                connection(7, 50_001, 20, None, 0, 0),
             ],
             totals: Totals {
                 connections: 7,
@@ -81,6 +82,7 @@ fn db() -> ForwardSnapshot {
                 bytes_down: 5000,
                 refused: 1,
                 unserved: 2,
+                limited: 8,
                 sessions: 3,
                 start_failures: 4,
                 replacements: 1,

@@ -46,6 +46,7 @@ struct Sums {
     bytes_down: u64,
     refused: u64,
     unserved: u64,
+    limited: u64,
     sessions: u64,
     start_failures: u64,
     replacements: u64,
@@ -72,6 +73,7 @@ struct Session<'a> {
 
 #[derive(Serialize)]
 struct Connection<'a> {
+    id: u64,
     peer: String,
     age_ms: u64,
     /// None while it waits for a session.
@@ -126,6 +128,7 @@ impl From<Totals> for Sums {
             bytes_down,
             refused,
             unserved,
+            limited,
             sessions,
             start_failures,
             replacements,
@@ -138,6 +141,7 @@ impl From<Totals> for Sums {
             bytes_down,
             refused,
             unserved,
+            limited,
             sessions,
             start_failures,
             replacements,
@@ -170,6 +174,7 @@ impl<'a> Session<'a> {
 impl<'a> Connection<'a> {
     fn of(connection: &'a ConnectionStatus) -> Self {
         Self {
+            id: connection.id,
             peer: connection.peer.to_string(),
             age_ms: millis(connection.age),
             session_id: connection.session.as_ref().map(|session| &session.0[..]),
@@ -217,9 +222,9 @@ mod tests {
         assert_eq!(
             db["connections"],
             json!([
-                {"peer": "127.0.0.1:50000", "age_ms": 61_000, "session_id": "alice-0123456789abcdef0", "bytes_up": 4000,
-                 "bytes_down": 5000},
-                {"peer": "127.0.0.1:50001", "age_ms": 20, "session_id": null, "bytes_up": 0, "bytes_down": 0},
+                {"id": 3, "peer": "127.0.0.1:50000", "age_ms": 61_000, "session_id": "alice-0123456789abcdef0",
+                 "bytes_up": 4000, "bytes_down": 5000},
+                {"id": 7, "peer": "127.0.0.1:50001", "age_ms": 20, "session_id": null, "bytes_up": 0, "bytes_down": 0},
             ])
         );
         let cache = &status["forwards"][1];

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    fmt,
 };
 
 use clap::{
@@ -16,23 +17,35 @@ use clap::{
 };
 
 use super::{Args, Command};
+use crate::cli::own_variables::OwnVariables;
 
 /// Values for options, by their long names.
 pub(in crate::cli) type Defaults = BTreeMap<String, Vec<String>>;
 
 /// What an [`Args`] was read from.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Origin {
     words: Vec<OsString>,
     /// The options that were typed, as words.
     options: Vec<OsString>,
+    /// For forwards that have no other target.
+    chosen_target: Option<String>,
     /// The variables that are empty. They count as not set, also where a number or a format is expected.
     empty: Vec<OsString>,
+    /// The variable of `--mfa-code`, which the definition finds in the environment no more.
+    mfa_code: Option<String>,
+}
+
+/// Words and variables can be secrets.
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin").finish_non_exhaustive()
+    }
 }
 
 impl Args {
     /// The arguments in `words` and, where they say nothing, in the variables that `variable` knows: those of the
-    /// environment, whose values the definition has read already.
+    /// environment, whose values the definition has read already, and those that were taken out of it.
     ///
     /// # Errors
     /// What clap says; also for the help and the version.
@@ -45,7 +58,10 @@ impl Args {
         let variables = all.flat_map(clap::Command::get_arguments).filter_map(Arg::get_env);
         let is_empty = |name: &&OsStr| variable(name).is_some_and(|value| value.is_empty());
         let empty = variables.filter(is_empty).map(OsStr::to_owned).collect();
-        let origin = Origin { words: words.into_iter().collect(), options: Vec::new(), empty };
+        let mfa_code = variable(OsStr::new(OwnVariables::MFA_CODE)).filter(|code| !code.is_empty());
+        // What is no text is no code either: that is told later.
+        let mfa_code = mfa_code.map(|code| code.to_string_lossy().into_owned());
+        let origin = Origin { words: words.into_iter().collect(), empty, mfa_code, ..Origin::default() };
         parse(origin, &Defaults::new())
     }
 
@@ -64,6 +80,28 @@ impl Args {
     /// What clap says.
     pub(in crate::cli) fn of_tunnel(&self, defaults: &Defaults) -> Result<(Self, ArgMatches), clap::Error> {
         as_forward(&self.origin, defaults)
+    }
+
+    /// Has somebody's choice be the target where nothing that was typed or set names one, nor the file: now, and whenever
+    /// the same is read again.
+    pub(in crate::cli) fn choose_target(&mut self, target: String) {
+        self.origin.chosen_target = Some(target);
+        self.settle_target();
+    }
+
+    /// With where they come from, and what clap could not find.
+    fn read_from(mut self, origin: Origin) -> Self {
+        self.access.mfa_code = self.access.mfa_code.or_else(|| origin.mfa_code.clone());
+        self.origin = origin;
+        self.settle_target();
+        self
+    }
+
+    fn settle_target(&mut self) {
+        // An empty text is none.
+        if self.session.target.as_ref().is_none_or(String::is_empty) && self.origin.chosen_target.is_some() {
+            self.session.target.clone_from(&self.origin.chosen_target);
+        }
     }
 
     /// The complete definition: `up` takes the options of FORWARD, and so does what checks for it.
@@ -121,10 +159,7 @@ fn parse(mut origin: Origin, defaults: &Defaults) -> Result<Args, clap::Error> {
             let message = "COMMAND is empty: behind `--` stands what is to be run";
             Err(mistake(&mut command, &matches, ErrorKind::ValueValidation, message))
         }
-        _ => {
-            args.origin = origin;
-            Ok(args)
-        }
+        _ => Ok(args.read_from(origin)),
     }
 }
 
@@ -147,8 +182,7 @@ fn as_forward(origin: &Origin, defaults: &Defaults) -> Result<(Args, ArgMatches)
     let matches = matches.map_err(|error| name_variable(error, &command, &origin.options))?;
     let mut args = Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     args.process.settle(&matches);
-    args.origin = origin.clone();
-    Ok((args, matches))
+    Ok((args.read_from(origin.clone()), matches))
 }
 
 /// The definition with these defaults, and without the variables that are empty.
@@ -254,6 +288,24 @@ mod tests {
         Args::read(words(), |_| None).expect("without variables");
     }
 
+    /// The environment, in which clap looks, has it no more.
+    #[test]
+    fn a_code_that_was_taken_out_of_the_environment_is_used_every_time_and_never_shown() {
+        let taken = |name: &OsStr| (name == OwnVariables::MFA_CODE).then(|| "135790".into());
+        let read = |line: &str| Args::read(line.split_whitespace().map(OsString::from), taken).expect("valid");
+        for line in ["ssmfwd 1:2", "ssmfwd up db", "ssmfwd ls"] {
+            let args = read(line);
+            assert_eq!(args.access.mfa_code.as_deref(), Some("135790"), "{line}");
+            let again = args.with_defaults(&defaults(&[("linger", &["9"])])).expect("valid");
+            assert_eq!(again.access.mfa_code.as_deref(), Some("135790"), "{line}");
+            assert!(!format!("{:?}", args.origin).contains("135790"));
+        }
+        let of_tunnel = read("ssmfwd up db").of_tunnel(&Defaults::new()).expect("valid").0;
+        assert_eq!(of_tunnel.access.mfa_code.as_deref(), Some("135790"));
+        // What was typed wins.
+        assert_eq!(read("ssmfwd ls --mfa-code 246802").access.mfa_code.as_deref(), Some("246802"));
+    }
+
     #[test]
     fn a_bad_value_from_a_variable_names_it() {
         let error = |words: &[&str]| {
@@ -335,6 +387,26 @@ mod tests {
         assert_eq!((two.forward.linger, two.forward.drain), (Duration::from_secs(3), Duration::from_secs(1)));
         assert_eq!((one.forward.sessions.most(), two.forward.sessions.most()), (4, 2));
         assert_eq!(one.session.parameters, ["-a=b"]);
+    }
+
+    #[test]
+    fn a_chosen_target_is_for_what_has_no_other() {
+        let target = |args: &Args| args.session.target.clone();
+        let chosen = |line: &str| {
+            let mut args = read(line).expect(line);
+            args.choose_target("i-0c".to_owned());
+            args
+        };
+        let (none, file) = (defaults(&[]), defaults(&[("target", &["i-0f"])]));
+        for line in ["ssmfwd 1:2", "ssmfwd up db", "ssmfwd 1:2 --target="] {
+            let args = chosen(line);
+            let again = args.with_defaults(&none).expect("valid");
+            assert_eq!([target(&args), target(&again)], [Some("i-0c".to_owned()), Some("i-0c".to_owned())], "{line}");
+        }
+        let up = chosen("ssmfwd up db");
+        let of = |defaults: &Defaults| target(&up.of_tunnel(defaults).expect("valid").0);
+        assert_eq!([of(&none), of(&file)], [Some("i-0c".to_owned()), Some("i-0f".to_owned())]);
+        assert_eq!(target(&chosen("ssmfwd up db -t i-0a")).as_deref(), Some("i-0a"));
     }
 
     #[test]

@@ -17,12 +17,14 @@ mod name;
 #[cfg(test)]
 mod readme;
 mod source;
+mod targetless;
 #[cfg(test)]
 mod tests;
 mod value;
 
 use std::path::PathBuf;
 
+pub(super) use self::targetless::Targetless;
 use self::{
     discovery::{FILE_NAME, Surroundings},
     file::{File, Tunnel},
@@ -90,8 +92,21 @@ impl Config {
     pub(super) fn plan(&self, args: &Args) -> Result<Plan, Report> {
         match &args.command {
             Some(Command::Up(up)) => self.plan_tunnels(up, args),
-            _ => Plan::new(args),
+            _ => Plan::new(args).map_err(|report| self.pointing_at_up(report, args)),
         }
+    }
+
+    /// What is said of a FORWARD that cannot be read, and how to open it if it is the name of a tunnel.
+    fn pointing_at_up(&self, report: Report, args: &Args) -> Report {
+        let Some(file) = &self.file else { return report };
+        let texts = &args.forward.forwards;
+        let is_meant =
+            |text: &&String| plan::spec(text, &args.session).err().is_some_and(|mistake| mistake.error == report.error);
+        let is_tunnel = |text: &&String| file.tunnels.iter().any(|tunnel| tunnel.name == **text);
+        let Some(name) = texts.iter().find(is_meant).filter(is_tunnel) else { return report };
+        let names: Vec<_> = texts.iter().filter(is_tunnel).map(String::as_str).collect();
+        let (path, names) = (file.source.path.display(), names.join(" "));
+        report.with_hint(format!("{name} is a tunnel of {path}: open it with `ssmfwd up {names}`"))
     }
 
     fn plan_tunnels(&self, up: &UpArgs, args: &Args) -> Result<Plan, Report> {

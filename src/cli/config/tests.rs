@@ -82,8 +82,8 @@ fn the_defaults_are_for_every_command() {
     }
     assert_eq!(complete("ssmfwd ls --profile p").access.profile.as_deref(), Some("p"));
     // Nothing is asked for that the file says.
-    assert!(!crate::cli::plan::lacks_only_a_target(&complete("ssmfwd 1:2")));
-    assert!(crate::cli::plan::lacks_only_a_target(&args("ssmfwd 1:2")));
+    assert_eq!(config.targetless(&complete("ssmfwd 1:2")), None);
+    assert!(config.targetless(&args("ssmfwd 1:2")).is_some());
 }
 
 #[test]
@@ -209,6 +209,60 @@ fn values_that_may_be_secrets_are_not_shown() {
         let report = plan(text, "ssmfwd up --all").expect_err(text).to_string();
         assert!(!report.contains("hunter2"), "{report}");
     }
+}
+
+#[test]
+fn a_target_can_be_asked_for_if_nothing_else_is_wrong() {
+    let text = "[defaults]\nprofile = \"p\"\n[tunnels.a]\nforward = \"1:2\"\n[tunnels.b]\nforward = \"3:4\"\n\
+                [tunnels.c]\nforward = \"5:6\"\ntarget = \"i-0c\"\n\
+                [tunnels.d]\nforward = \"7:8\"\nprofile = \"other\"\n";
+    let config = Config { file: Some(file(text).expect("valid")), home: None };
+    let lacking = |line: &str| {
+        let lacking = config.targetless(&config.defaults_of(&args(line)).expect("valid"))?;
+        Some((lacking.tunnels.join(" "), lacking.access.profile?))
+    };
+    let of = |tunnels: &str, profile: &str| Some((tunnels.to_owned(), profile.to_owned()));
+    for (line, expected) in [
+        ("ssmfwd 11:2", of("", "p")),
+        ("ssmfwd 11:2 13:4@i-0a", of("", "p")),
+        ("ssmfwd 11:2@i-0a", None),
+        ("ssmfwd 11:2 -t i-0a", None),
+        ("ssmfwd 11:2 --target=", of("", "p")),
+        ("ssmfwd 11:2 -t name:", None),
+        ("ssmfwd 1:2:3:4:5", None),
+        ("ssmfwd 11:2 --parameter x", None),
+        ("ssmfwd up a", of("a", "p")),
+        ("ssmfwd up c b a", of("b a", "p")),
+        ("ssmfwd up c", None),
+        ("ssmfwd up d", of("d", "other")),
+        // One answer cannot be for both.
+        ("ssmfwd up a d", None),
+        ("ssmfwd up a d --profile x", of("a d", "x")),
+        ("ssmfwd up a -t i-0a", None),
+        ("ssmfwd up a nobody", None),
+    ] {
+        assert_eq!(lacking(line), expected, "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_forward_but_a_tunnel_is_told_as_such() {
+    for (line, names) in [
+        ("ssmfwd db -t i-0a", Some("db")),
+        ("ssmfwd db cache", Some("db cache")),
+        ("ssmfwd 1:2 cache", Some("cache")),
+        ("ssmfwd cash", None),
+        ("ssmfwd cash db", None),
+        ("ssmfwd 1:2 db -t name:", None),
+    ] {
+        let (error, hint) = mistake(TWO, line);
+        let expected = names.map(|names| format!("is a tunnel of {PATH}: open it with `ssmfwd up {names}`"));
+        assert_eq!(hint.contains("ssmfwd up"), names.is_some(), "{line}: {error}\n{hint}");
+        assert!(hint.ends_with(&expected.unwrap_or_default()), "{line}: {error}\n{hint}");
+    }
+    // It may be one.
+    let text = "[defaults]\ntarget = \"i-0a\"\n[tunnels.7]\nforward = \"1:2\"\n";
+    assert_eq!(plan(text, "ssmfwd 7 --document D").expect("LOCAL alone").forwards[0].name(), "7");
 }
 
 #[test]

@@ -6,23 +6,16 @@
 use std::ffi::OsString;
 
 use super::{Endpoint, Endpoints};
+use crate::cli::own_variables::OwnVariables;
 
-/// What is meant for this process alone.
-///
-/// A code of an MFA device is a secret. The rest is what a service manager tells its direct child: whoever inherits it
-/// would report to the manager in our name. Names that only look like these (`LISTEN_PORT`) are somebody's own.
-pub(super) const WITHHELD: [&str; 10] = [
-    "SSMFWD_MFA_CODE",
-    "SSMFWD_READY_FD",
-    "SSMFWD_ADMIN",
-    "NOTIFY_SOCKET",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_PIDFDID",
-    "LISTEN_FDNAMES",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
+/// Options that only one process can have.
+const OURS: [&str; 2] = ["SSMFWD_READY_FD", "SSMFWD_ADMIN"];
+
+/// What is meant for this process alone. That which was taken out of the environment could still be in it, if it could
+/// not be taken.
+pub(super) fn withheld() -> impl Iterator<Item = &'static str> {
+    OwnVariables::NAMES.into_iter().chain(OURS)
+}
 
 /// The variables that tell of the forwards: `SSMFWD_ADDR`, `_HOST`, `_PORT` of the first one, and the same with
 /// [`variable_prefix`] of every named one.

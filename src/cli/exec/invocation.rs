@@ -52,7 +52,7 @@ impl Invocation {
 
     fn complete(&self, mut command: Command) -> Command {
         command.args(&self.arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
-        for name in environment::WITHHELD {
+        for name in environment::withheld() {
             command.env_remove(name);
         }
         command

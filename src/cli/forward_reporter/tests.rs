@@ -246,12 +246,23 @@ fn a_session_that_is_ended_beside_the_current_one_is_told() {
 #[test]
 fn an_end_for_want_of_connections_is_told_as_ours() {
     let reason = CloseReason::new(Initiator::Library, Cause::Timeout("no connection used the forward"));
-    let idle = Event::Dormant { reason, fulfilled: false, idle: Some(Duration::from_secs(5)) };
-    let ours = ended("me-0a", CloseReason::new(Initiator::Us, Cause::Requested));
-    let told = lines(serves("me-0a").into_iter().chain([idle, ours]).chain(serves("me-0b")));
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].ends_with("idle for 5 s, session ended; the next connection starts another"), "{told:?}");
-    assert!(told[1].contains("a connection came: session me-0b"), "{told:?}");
+    // A session that is lost while it is being ended was there for nobody either.
+    for end in [reason.clone(), lost()] {
+        let idle = Event::Dormant { reason: reason.clone(), fulfilled: false, idle: Some(Duration::from_secs(5)) };
+        let told = lines(
+            serves("me-0a").into_iter().chain([idle, ended_beside("me-0a", 0, end, true)]).chain(serves("me-0b")),
+        );
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].ends_with("idle for 5 s, session ended; the next connection starts another"), "{told:?}");
+        assert!(told[1].contains("a connection came: session me-0b"), "{told:?}");
+    }
+}
+
+#[test]
+fn connections_that_wait_are_told() {
+    let told = lines([Event::ConnectionsLimited { limit: 2 }]);
+    let expected = "warning: 1:db:2: 2 connections are open, others wait until one ends: --max-connections allows more";
+    assert_eq!(told, [expected]);
 }
 
 /// A session of before, which only its connections use, does not make the next one one of several.

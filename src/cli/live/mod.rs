@@ -26,7 +26,6 @@ use std::{
 
 use dialoguer::console::{Term, colors_enabled_stderr};
 use tokio::time::Instant;
-#[cfg(unix)]
 use tokio_util::task::AbortOnDropHandle;
 
 use self::{
@@ -70,21 +69,25 @@ fn is_asked_for(say: &SayArgs, variable: impl Fn(&str) -> Option<String>) -> boo
 }
 
 /// Calls back whenever the program goes on after it was stopped, until the handle is dropped: for
-/// [`Console::redraw`](super::console::Console::redraw). Must run inside a tokio runtime.
-///
-/// # Errors
-/// When the signal cannot be handled.
+/// [`Console::redraw`](super::console::Console::redraw). Must run inside a tokio runtime. `None` if that cannot be known:
+/// then the view is drawn anew at its next change.
 #[cfg(unix)]
-pub(super) fn on_continue(call: impl Fn() + Send + 'static) -> io::Result<AbortOnDropHandle<()>> {
+pub(super) fn on_continue(call: impl Fn() + Send + 'static) -> Option<AbortOnDropHandle<()>> {
     use rustix::process::Signal;
     use tokio::signal::unix::{SignalKind, signal};
 
-    let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
-    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+    let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw())).ok()?;
+    Some(AbortOnDropHandle::new(tokio::spawn(async move {
         while continued.recv().await.is_some() {
             call();
         }
     })))
+}
+
+/// Nothing stops a program here.
+#[cfg(not(unix))]
+pub(super) fn on_continue(_call: impl Fn() + Send + 'static) -> Option<AbortOnDropHandle<()>> {
+    None
 }
 
 /// The view of all forwards, on stderr.

@@ -56,6 +56,7 @@ fn forward(name: &str, addresses: &[&str], destination: &str) -> ForwardSnapshot
 
 fn with_connections(mut forward: ForwardSnapshot, count: usize) -> ForwardSnapshot {
     let connection = ConnectionStatus {
+        id: 1,
         peer: Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 50_000))),
         age: Duration::ZERO,
         session: None,

@@ -72,6 +72,11 @@ impl Shared {
         }
     }
 
+    /// For how long it has been lost, if nothing of it is left that may come back by itself.
+    fn lost_for(&self) -> Option<Duration> {
+        self.listening.get().and_then(|(monitor, _)| monitor.lost_for())
+    }
+
     /// Completes when its address can be bound again.
     async fn gone(&self) {
         // One that does not listen yet will see that it is not wanted.
@@ -225,11 +230,11 @@ impl Fleet {
         }
     }
 
-    /// A forward that has carried nothing for longer than its reconnect window, because it has no session.
+    /// A forward that has been lost for longer than its reconnect window. One whose agent is silent is not: its session,
+    /// and the connections on it, are kept until the stall timeout.
     pub(super) fn gone(&self) -> Option<&PlannedForward> {
         let is_gone = |running: &&Running| {
-            let state = running.shared.state();
-            matches!(state, ForwardState::Reconnecting { since } if since > running.asked.options.reconnect_window)
+            running.shared.lost_for().is_some_and(|lost| lost > running.asked.options.reconnect_window)
         };
         self.running.iter().find(is_gone).map(|running| &running.asked)
     }

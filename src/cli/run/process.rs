@@ -11,6 +11,7 @@ use crate::{
         args::Args,
         exec::{Child, Endpoint, Endpoints, Invocation, until_accepted},
         exit::Exit,
+        own_variables::OwnVariables,
         plan::Plan,
         report::Report,
         reporter::Reporter,
@@ -37,11 +38,11 @@ pub(super) struct Process {
 
 impl Process {
     /// Takes over what the program was started with. Before anything is bound or started.
-    pub(super) fn take(args: &Args, inherited: Inherited) -> Result<Self, Report> {
+    pub(super) fn take(args: &Args, inherited: Inherited, variables: &OwnVariables) -> Result<Self, Report> {
         Ok(Self {
-            passed: Activation::from_env()?,
+            passed: Activation::of(variables)?,
             ready_fd: args.process.ready_fd.map(ReadyFd::take).transpose()?,
-            notifier: Arc::new(Notifier::from_env()),
+            notifier: Arc::new(Notifier::of(variables)),
             admin: None,
             command: Some(args.forward.exec.clone()).filter(|command| !command.is_empty()),
             waits: args.process.wait,

@@ -192,8 +192,8 @@ impl<S: Connectors> Serving<'_, S> {
     }
 }
 
-/// Completes when a tunnel is lost for good, or has been gone for longer than its connections would be held. The report is
-/// missing if the fleet has it.
+/// Completes when a tunnel is lost for good, or has been lost for longer than its connections would be held. The report
+/// is missing if the fleet has it.
 async fn lost(fleet: &mut Fleet) -> Option<Report> {
     let mut look = every(LOOK);
     loop {

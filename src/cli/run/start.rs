@@ -25,7 +25,7 @@ use crate::{
         report::{Report, Symptom},
         reporter::Reporter,
         signals::Signals,
-        supervision::{Activation, Wanted},
+        supervision::Activation,
         targets::is_node_id,
     },
     forward::{AdoptedListener, Connector, Forwarder, ForwarderOptions, Listen, SessionAccounts},
@@ -68,9 +68,7 @@ pub(super) struct Harbour {
 impl Harbour {
     /// Binds every forward, before anything else: a busy port must not cost a session.
     pub(super) fn bind_all(&self, plan: &Plan, passed: Activation) -> Result<Vec<Bound>, Report> {
-        let wanted = plan.forwards.iter().map(|forward| Wanted { name: forward.name(), listen: &forward.spec.listen });
-        let wanted: Vec<_> = wanted.collect();
-        let passed = passed.assign(&wanted)?;
+        let passed = passed.assign(&plan.forwards)?;
         let listens = plan.forwards.iter().map(|forward| forward.spec.listen.clone());
         *self.passed() = listens.zip(passed).filter(|(_, sockets)| !sockets.is_empty()).collect();
         plan.forwards.iter().map(|forward| self.bind(forward)).collect()

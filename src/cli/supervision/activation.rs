@@ -6,23 +6,18 @@
 //! itself; one that gets none binds as ever. A socket that nobody wants is an error: it would accept connections that
 //! nobody serves.
 
-use std::{env, ffi::OsString, fmt};
+use std::{ffi::OsString, fmt};
 
-use super::super::report::Report;
-use crate::forward::{AdoptedListener, Listen};
+use crate::{
+    cli::{own_variables::OwnVariables, plan::PlannedForward, report::Report},
+    forward::{AdoptedListener, Listen},
+};
 
 /// The first descriptor that is passed.
 const FIRST: i32 = 3;
 
 /// More than anybody passes; a descriptor table has not many times as many.
 const MOST: i32 = 1024;
-
-/// A forward that may get sockets.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::cli) struct Wanted<'a> {
-    pub(in crate::cli) name: &'a str,
-    pub(in crate::cli) listen: &'a Listen,
-}
 
 /// The sockets that were passed.
 #[derive(Debug, Default)]
@@ -95,14 +90,10 @@ impl Activation {
     ///
     /// # Errors
     /// A usage error that names the descriptor, if one is not open or no listening stream socket.
-    pub(in crate::cli) fn from_env() -> Result<Self, Report> {
-        #[cfg(unix)]
-        return Self::read(|name| env::var_os(name), std::process::id(), FIRST);
-        #[cfg(not(unix))]
-        Ok(Self::default())
+    pub(in crate::cli) fn of(variables: &OwnVariables) -> Result<Self, Report> {
+        Self::read(|name| variables.get(name), std::process::id(), FIRST)
     }
 
-    #[cfg(unix)]
     fn read(variable: impl Fn(&str) -> Option<OsString>, own_pid: u32, first: i32) -> Result<Self, Report> {
         let Some(count) = variable("LISTEN_FDS") else { return Ok(Self::default()) };
         // The variables outlive who they were meant for: what inherits them by accident has no such sockets.
@@ -132,11 +123,11 @@ impl Activation {
     ///
     /// # Errors
     /// A usage error if a socket is not one forward's.
-    pub(in crate::cli) fn assign(self, forwards: &[Wanted<'_>]) -> Result<Vec<Vec<AdoptedListener>>, Report> {
+    pub(in crate::cli) fn assign(self, forwards: &[PlannedForward]) -> Result<Vec<Vec<AdoptedListener>>, Report> {
         let mut assigned: Vec<Vec<_>> = forwards.iter().map(|_| Vec::new()).collect();
         for Passed { what, socket, address } in self.sockets {
-            let named = forwards.iter().position(|forward| what.name.as_deref() == Some(forward.name));
-            let owner = named.or_else(|| forwards.iter().position(|forward| address.is_of(forward.listen)));
+            let named = forwards.iter().position(|forward| what.name.as_deref() == Some(forward.name()));
+            let owner = named.or_else(|| forwards.iter().position(|forward| address.is_of(&forward.spec.listen)));
             let Some(sockets) = owner.and_then(|owner| assigned.get_mut(owner)) else {
                 return Err(unwanted(&what, &address, forwards));
             };
@@ -146,10 +137,10 @@ impl Activation {
     }
 }
 
-fn unwanted(what: &What, address: &Address, forwards: &[Wanted<'_>]) -> Report {
-    let expected = |forward: &Wanted<'_>| match forward.name {
-        name if name.starts_with(&forward.listen.to_string()) => name.to_owned(),
-        name => format!("{name} ({})", forward.listen),
+fn unwanted(what: &What, address: &Address, forwards: &[PlannedForward]) -> Report {
+    let expected = |forward: &PlannedForward| match (forward.name(), &forward.spec.listen) {
+        (name, listen) if name.starts_with(&listen.to_string()) => name.to_owned(),
+        (name, listen) => format!("{name} ({listen})"),
     };
     let expected: Vec<_> = forwards.iter().map(expected).collect();
     Report::usage(format!("the socket passed as {what}, {address}, belongs to no forward"))
@@ -159,7 +150,6 @@ fn unwanted(what: &What, address: &Address, forwards: &[Wanted<'_>]) -> Report {
         ))
 }
 
-#[cfg(unix)]
 impl Passed {
     fn take(what: What) -> Result<Self, Report> {
         use rustix::net::{SocketType, sockopt};
@@ -184,7 +174,6 @@ impl Passed {
 }
 
 /// The listener, and where it listens, if it is of a kind that we know. As ours are, it does not block.
-#[cfg(unix)]
 fn listener(socket: std::os::fd::OwnedFd) -> Option<(AdoptedListener, Address)> {
     let socket = socket2::Socket::from(socket);
     socket.set_nonblocking(true).ok()?;
@@ -199,7 +188,7 @@ fn listener(socket: std::os::fd::OwnedFd) -> Option<(AdoptedListener, Address)> 
     Some((AdoptedListener::Unix(socket.into()), address))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use std::{
         net::{TcpListener, TcpStream, UdpSocket},
@@ -212,7 +201,7 @@ mod tests {
     use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
     use super::*;
-    use crate::forward::Bind;
+    use crate::{cli::plan::tests::planned, forward::Bind};
 
     /// Each test has its own range of descriptors, far above those that are opened meanwhile.
     fn pass(first: i32, sockets: &[&dyn AsFd]) {
@@ -228,6 +217,13 @@ mod tests {
     fn read(first: i32, variables: &[(&str, &str)]) -> Result<Activation, Report> {
         let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         Activation::read(find, 42, first)
+    }
+
+    fn forward(name: &str, listen: &Listen) -> PlannedForward {
+        let mut forward = planned(&["1:2", "-t", "i-0a"]);
+        forward.tunnel = Some(name.to_owned());
+        forward.spec.listen = listen.clone();
+        forward
     }
 
     fn tcp() -> (TcpListener, Listen) {
@@ -249,8 +245,8 @@ mod tests {
         let nowhere = Listen::Tcp { bind: Bind::Loopback, port: 1 };
         let by_path = Listen::Unix(path);
         let wanted = [("cache", &listen), ("db", &nowhere), ("1:other:2", &elsewhere), ("unix", &by_path)];
-        let wanted = wanted.map(|(name, listen)| Wanted { name, listen });
-        let assigned = activation.assign(&wanted).expect("each has an owner");
+        let assigned =
+            activation.assign(&wanted.map(|(name, listen)| forward(name, listen))).expect("each has an owner");
         let counts: Vec<_> = assigned.iter().map(Vec::len).collect();
         assert_eq!(counts, [1, 1, 0, 1], "a name comes before an address");
         let [AdoptedListener::Tcp(db)] = &assigned[1][..] else { panic!("{assigned:?}") };
@@ -267,7 +263,7 @@ mod tests {
         let Ok(v6) = TcpListener::bind(("::1", port)) else { return }; // no IPv6 here, or somebody is faster
         pass(720, &[&v4, &v6]);
         let activation = read(720, &[("LISTEN_PID", "42"), ("LISTEN_FDS", "2")]).expect("listeners");
-        let assigned = activation.assign(&[Wanted { name: "db", listen: &listen }]).expect("an owner");
+        let assigned = activation.assign(&[forward("db", &listen)]).expect("an owner");
         assert_eq!(assigned[0].len(), 2);
     }
 
@@ -278,7 +274,7 @@ mod tests {
         let variables = [("LISTEN_PID", "42"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "web")];
         let activation = read(740, &variables).expect("a listener");
         let listen = Listen::Tcp { bind: Bind::Loopback, port: 1 };
-        let report = activation.assign(&[Wanted { name: "db", listen: &listen }]).expect_err("nobody's");
+        let report = activation.assign(&[forward("db", &listen)]).expect_err("nobody's");
         assert_eq!(report.exit, crate::cli::exit::Exit::Usage);
         let address = socket.local_addr().expect("an address");
         assert_eq!(

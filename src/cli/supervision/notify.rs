@@ -5,11 +5,11 @@
 //! neither blocks nor fails; a socket that is full is waited for on a thread of its own, because systemd counts a start
 //! without `READY=1` as failed.
 
-use std::{env, ffi::OsString, pin::pin, time::Duration};
+use std::{ffi::OsString, pin::pin, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::cli::console::printable;
+use crate::cli::{console::printable, own_variables::OwnVariables};
 
 /// Who wants to be told.
 pub(in crate::cli) struct Notifier {
@@ -20,9 +20,9 @@ pub(in crate::cli) struct Notifier {
 }
 
 impl Notifier {
-    /// As the environment says.
-    pub(in crate::cli) fn from_env() -> Self {
-        Self::new(|name| env::var_os(name), std::process::id())
+    /// As the environment said.
+    pub(in crate::cli) fn of(variables: &OwnVariables) -> Self {
+        Self::new(|name| variables.get(name), std::process::id())
     }
 
     /// Nobody.

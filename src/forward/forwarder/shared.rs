@@ -25,6 +25,8 @@ pub(super) struct Shared<T> {
     pub(super) monitor: Monitor,
     pub(super) linger: Duration,
     pub(super) connections: Arc<Semaphore>,
+    /// How many permits that has in all.
+    pub(super) limit: usize,
     pub(super) lingering: Arc<Lingering>,
     pub(super) tasks: TaskTracker,
     pub(super) stopping: CancellationToken,
@@ -35,12 +37,12 @@ pub(super) struct Shared<T> {
 impl<T: Tunnel> Shared<T> {
     /// Accepts for ever.
     pub(super) async fn serve(self: Arc<Self>, mut listeners: Listeners) {
-        let mut failing = false;
-        // The permit comes first: connections beyond the limit wait in the kernel.
-        while let Ok(permit) = self.connections.clone().acquire_owned().await {
+        let (mut failing, mut limited) = (false, false);
+        loop {
             match listeners.accept().await {
                 Ok(accepted) => {
                     failing = false;
+                    let Some(permit) = self.permit(&accepted, &mut limited).await else { return };
                     let connection = self.clone().connection(accepted, permit);
                     self.tasks.spawn(connection);
                 }
@@ -51,6 +53,21 @@ impl<T: Tunnel> Shared<T> {
                 }
             }
         }
+    }
+
+    /// Waits until a connection may be one of so many. The first beyond the limit waits here, so that it is known that
+    /// connections do; all others wait in the kernel.
+    async fn permit(&self, waiting: &Accepted, limited: &mut bool) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.connections.clone().try_acquire_owned() {
+            *limited = false;
+            return Some(permit);
+        }
+        // As the kernel does with those that it holds when nobody listens any more.
+        waiting.set_reset_on_drop();
+        if !std::mem::replace(limited, true) {
+            (self.observer)(Event::ConnectionsLimited { limit: self.limit });
+        }
+        self.connections.clone().acquire_owned().await.ok()
     }
 
     /// Completes when all connections have ended by themselves, or after `limit`: a second once somebody is in a hurry.
@@ -81,9 +98,7 @@ impl<T: Tunnel> Shared<T> {
         let connection = self.monitor.connection(peer);
         (self.observer)(Event::ConnectionOpened { peer });
         // Until the relay takes over, a failure must not look like an end either.
-        if let Err(error) = socket.set_reset_on_drop(true) {
-            tracing::debug!(%error, "cannot set the linger option of a local socket");
-        }
+        arm(&socket);
         let opened = tokio::select! {
             biased;
             opened = self.supply.open() => opened.map_err(|NoSession| ConnectionEnd::NoSession),
@@ -95,7 +110,7 @@ impl<T: Tunnel> Shared<T> {
             Err(end) => return self.report(peer, &connection, end),
         };
         connection.carried_by(lease.session());
-        let mut relay = Relay::new(socket, stream, self.linger).counted_by(connection.traffic());
+        let mut relay = Relay::counted(socket, stream, self.linger, connection.traffic().clone());
         let end = self.abort.run_until_cancelled(async {
             match relay.carry().await {
                 Carried::Ended(end) => end,
@@ -124,5 +139,22 @@ impl<T: Tunnel> Shared<T> {
             (self.observer)(Event::DestinationRefused { peer });
         }
         (self.observer)(Event::ConnectionClosed { peer, bytes_up, bytes_down, duration, end });
+    }
+}
+
+impl Accepted {
+    /// A connection that is dropped before it is carried has failed.
+    fn set_reset_on_drop(&self) {
+        match self {
+            Self::Tcp(socket, _) => arm(socket),
+            #[cfg(unix)]
+            Self::Unix(socket) => arm(socket),
+        }
+    }
+}
+
+fn arm(socket: &impl LocalSocket) {
+    if let Err(error) = socket.set_reset_on_drop(true) {
+        tracing::debug!(%error, "cannot set the linger option of a local socket");
     }
 }

@@ -115,9 +115,10 @@ impl Connections {
                 unserved: book.unserved,
                 ..Totals::default()
             };
-            (book.open.values().cloned().collect::<Vec<_>>(), totals)
+            (book.open.iter().map(|(id, entry)| (*id, entry.clone())).collect::<Vec<_>>(), totals)
         };
-        let status = |entry: &Arc<Entry>| ConnectionStatus {
+        let status = |(id, entry): &(u64, Arc<Entry>)| ConnectionStatus {
+            id: *id,
             peer: entry.peer,
             age: now.saturating_duration_since(entry.accepted_at),
             session: entry.session.get().cloned(),

@@ -15,6 +15,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     forward::{Event, LocalAddress, Observer, Peer, Tunnel},
-    session::{ConnectError, SessionEvent},
+    session::{ConnectError, Health, SessionEvent},
 };
 
 /// Asks one forward what it is doing. All clones ask the same one; it can be asked after its end, too.
@@ -42,6 +43,7 @@ struct Inner {
     start_failures: AtomicU64,
     replacements: AtomicU64,
     resumptions: AtomicU64,
+    limited: AtomicU64,
 }
 
 #[derive(Default)]
@@ -166,6 +168,7 @@ impl Monitor {
         totals.start_failures = self.inner.start_failures.load(Ordering::Relaxed);
         totals.replacements = self.inner.replacements.load(Ordering::Relaxed);
         totals.resumptions = self.inner.resumptions.load(Ordering::Relaxed);
+        totals.limited = self.inner.limited.load(Ordering::Relaxed);
         ForwardStatus { state, addresses: self.inner.addresses.clone(), sessions, connections, totals }
     }
 
@@ -175,6 +178,13 @@ impl Monitor {
         self.pool().state(Instant::now())
     }
 
+    /// For how long the forward has been lost: nothing can be carried, and no session lives that would carry on what it
+    /// has. One whose agent is silent is kept until the stall timeout, and one that takes no more connections serves those
+    /// that it has: neither is lost, whatever new connections meet.
+    pub(crate) fn lost_for(&self) -> Option<Duration> {
+        self.pool().lost_for(Instant::now())
+    }
+
     /// An observer that counts what it passes on.
     pub(in crate::forward) fn observe(&self, observer: Observer) -> Observer {
         let monitor = self.clone();
@@ -182,6 +192,7 @@ impl Monitor {
             let count = match &event {
                 Event::SessionReplaced { .. } => Some(&monitor.inner.replacements),
                 Event::Session { event: SessionEvent::Resumed { .. }, .. } => Some(&monitor.inner.resumptions),
+                Event::ConnectionsLimited { .. } => Some(&monitor.inner.limited),
                 _ => None,
             };
             if let Some(count) = count {
@@ -292,6 +303,13 @@ impl Pool {
             Phase::Stopping => ForwardState::Stopping,
             Phase::Stopped => ForwardState::Stopped,
         }
+    }
+
+    fn lost_for(&self, now: Instant) -> Option<Duration> {
+        let ForwardState::Reconnecting { since } = self.state(now) else { return None };
+        // Those that serve no new connections live on for the ones that they have.
+        let mut healths = self.present.iter().map(|session| session.status(now).health);
+        (!healths.any(|health| matches!(health, Health::Ready | Health::Stalled))).then_some(since)
     }
 }
 

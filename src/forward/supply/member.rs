@@ -1,7 +1,7 @@
 //! One session of a forward, and who uses it.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -15,6 +15,7 @@ use crate::{
         sessions::Place,
         status::{Fitness, Watched},
     },
+    proto::{Cause, CloseReason, Initiator},
     session::{Health, SessionId},
 };
 
@@ -38,6 +39,8 @@ pub(super) struct Member<T> {
     serves: AtomicBool,
     /// Since when its agent is silent, if it is.
     stalled_since: Mutex<Option<Instant>>,
+    /// Why we end it, if it is because nobody uses it: the session itself only knows that it was asked to end.
+    unused: OnceLock<CloseReason>,
     /// Given back when nothing is left of the session, although a connection that outlives it may hold the member.
     place: Mutex<Option<Place>>,
 }
@@ -51,7 +54,7 @@ struct Uses {
     lingering: usize,
     /// Since when there is none, if there is none.
     idle_since: Instant,
-    /// No more are taken: it is ended because it was idle.
+    /// No more are taken: it is ended because it was unused.
     closed: bool,
 }
 
@@ -83,6 +86,7 @@ impl<T: Tunnel> Member<T> {
             crowd: crowd.clone(),
             serves: AtomicBool::new(true),
             stalled_since: Mutex::default(),
+            unused: OnceLock::new(),
             place: Mutex::new(place),
         }
     }
@@ -118,6 +122,19 @@ impl<T: Tunnel> Member<T> {
             false
         });
         closed
+    }
+
+    /// Notes why it is ended now that [`Self::close_if_unused`] has said that nobody uses it.
+    pub(super) fn set_unused(&self, reason: CloseReason) {
+        self.unused.get_or_init(|| reason);
+    }
+
+    /// Why it has ended, of what its end was told to be, and whether that was because nobody used it. What comes before
+    /// the end that we want, such as a network that is lost, is told as it is.
+    pub(super) fn end_of(&self, end: CloseReason) -> (CloseReason, bool) {
+        let unused = self.unused.get();
+        let asked = end.initiator == Initiator::Us && end.cause == Cause::Requested;
+        (unused.filter(|_| asked).cloned().unwrap_or(end), unused.is_some())
     }
 
     /// Completes when no connection uses the session.

@@ -478,7 +478,8 @@ impl<C: Connector> Supervisor<C> {
     fn left(&mut self, end: &End) -> Option<Event> {
         let at = self.retired.iter().position(|member| member.id == end.member)?;
         let member = self.retired.swap_remove(at);
-        let event = event::end_of(&member.tunnel, member.slot, end.reason.clone(), false);
+        let (reason, idle) = member.end_of(end.reason.clone());
+        let event = event::end_of(&member.tunnel, member.slot, reason, idle);
         self.wind_up(member);
         Some(event)
     }

@@ -110,6 +110,36 @@ async fn a_program() {
     account.world.settled().await;
 }
 
+/// Neither a code, which is a secret, nor what a service manager says to ssmfwd alone.
+#[tokio::test]
+async fn a_program_does_not_see_what_is_meant_for_us() {
+    let account = Account::new(Role::default(), &[]);
+    account.write("answer", &account.keys_as_json().to_string());
+    account.configure("[profile dev]\ncredential_process = env > \"$HOME/seen\"; cat \"$HOME/answer\"\n");
+    let mut command = account.command(&["--profile", "dev"]);
+    let ours = [
+        ("SSMFWD_MFA_CODE", "123456"),
+        ("NOTIFY_SOCKET", "/nowhere"),
+        ("WATCHDOG_USEC", "60000000"),
+        ("WATCHDOG_PID", "1"),
+        ("LISTEN_FDS", "1"),
+        ("LISTEN_PID", "1"),
+        ("LISTEN_PIDFDID", "1"),
+        ("LISTEN_FDNAMES", "db"),
+    ];
+    command.envs(ours).env("LISTEN_PORT", "80").env("SSMFWD_REASON", "why");
+    assert_eq!(account.who(command).await, USER);
+    let seen = std::fs::read_to_string(account.home().join("seen")).expect("it was run");
+    let has = |name: &str| seen.lines().any(|line| line.starts_with(&format!("{name}=")));
+    for (name, _) in ours {
+        assert!(!has(name), "{name} in\n{seen}");
+    }
+    for name in ["HOME", "LISTEN_PORT", "SSMFWD_REASON"] {
+        assert!(has(name), "no {name} in\n{seen}");
+    }
+    account.world.settled().await;
+}
+
 #[tokio::test]
 async fn a_web_identity() {
     let account = Account::new(Role { web_identity: Some("a.web.token".into()), ..Role::default() }, &[]);

@@ -208,7 +208,7 @@ class Forward {
       ["replaced", totals.replacements], ["failed starts", totals.start_failures, true], ["sent again", totals.retransmissions],
     ]);
     this.listSessions(status.sessions);
-    this.listConnections(status.connections, at, seconds);
+    this.listConnections(status.connections, seconds);
   }
 
   listSessions(sessions) {
@@ -230,12 +230,11 @@ class Forward {
     })));
   }
 
-  listConnections(connections, at, seconds) {
+  listConnections(connections, seconds) {
     const known = new Map();
     for (const connection of connections) {
-      // Clients of unix sockets have no address: then the time that they came tells them apart, as well as it can.
-      let key = `${connection.peer} ${connection.peer === "unix" ? Math.round((at - connection.age_ms) / 500) : ""}`;
-      while (known.has(key)) key += "+";
+      // Not by their peer: clients of unix sockets have no address, and that of another one may come again.
+      const key = connection.id;
       const moved = connection.bytes_up + connection.bytes_down;
       const before = this.connections.get(key);
       const delta = before && moved >= before.moved ? moved - before.moved : 0;

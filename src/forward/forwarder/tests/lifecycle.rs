@@ -166,7 +166,13 @@ async fn an_idle_forward_ends_its_session_and_lingering_is_not_idle() {
     assert!(one.is_finished());
     assert_eq!(
         world.told(),
-        ["opened", "closed: linger_expired", "dormant", "ended s-1: ended as asked"].map(String::from)
+        [
+            "opened",
+            "closed: linger_expired",
+            "dormant",
+            "ended s-1: timed out: no connection used the forward (by ssmfwd)",
+        ]
+        .map(String::from)
     );
 
     let mut app = world.connect().await.expect("a listener");

@@ -49,6 +49,7 @@ async fn a_connection_is_seen_from_accept_to_its_end() {
     let mut app = world.connect().await.expect("a listener");
     pass(Duration::from_secs(3)).await;
     let expected = ConnectionStatus {
+        id: 1,
         peer: Peer::Tcp(([127, 0, 0, 1], 1).into()),
         age: Duration::from_secs(3),
         session: None,

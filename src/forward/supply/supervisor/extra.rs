@@ -26,7 +26,7 @@ use crate::{
             rates::Rates,
         },
     },
-    proto::{CloseReason, Mode},
+    proto::{Cause, CloseReason, Initiator, Mode},
     session::ConnectError,
 };
 
@@ -238,6 +238,8 @@ impl<C: Connector> Supervisor<C> {
         for member in over.into_iter().skip(kept).rev() {
             if self.has_usable_beside(&member) && member.close_if_unused() {
                 tracing::debug!(session = %member.tunnel.id(), "no longer needed: one session less");
+                let reason = CloseReason::new(Initiator::Library, Cause::Timeout("no connection used the session"));
+                member.set_unused(reason);
                 self.retire(member);
             }
         }

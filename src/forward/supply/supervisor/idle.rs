@@ -50,16 +50,16 @@ impl<C: Connector> Supervisor<C> {
         if now < due {
             return Some(due);
         }
-        if self.close_all_unused() {
+        let reason = CloseReason::new(Initiator::Library, Cause::Timeout("no connection used the forward"));
+        if self.close_all_unused(&reason) {
             tracing::debug!(?after, "no connection has used the forward");
-            let reason = CloseReason::new(Initiator::Library, Cause::Timeout("no connection used the forward"));
             self.rest(reason, false, Some(after));
         }
         None
     }
 
     /// Retires all sessions, or none if a connection has come.
-    fn close_all_unused(&mut self) -> bool {
+    fn close_all_unused(&mut self, reason: &CloseReason) -> bool {
         let members = if let State::Serving(members) = &self.state { members.clone() } else { Vec::new() };
         {
             let _choice = self.crowd.choose();
@@ -68,7 +68,10 @@ impl<C: Connector> Supervisor<C> {
                 return false;
             }
         }
-        members.into_iter().for_each(|member| self.retire(member));
+        for member in members {
+            member.set_unused(reason.clone());
+            self.retire(member);
+        }
         true
     }
 }

@@ -4,9 +4,26 @@ use super::{pool::mux, *};
 use crate::forward::ForwardState;
 
 const IDLE: Duration = seconds(5);
+const FORWARD: &str = "no connection used the forward";
 
 fn idle_world(first: TestTunnel, sessions: Sessions) -> World {
     world_from(Some(first), WINDOW, sessions, Some(IDLE), &SessionAccounts::default())
+}
+
+pub(super) fn unused(what: &'static str) -> CloseReason {
+    CloseReason::new(Initiator::Library, Cause::Timeout(what))
+}
+
+impl World {
+    /// What was told of ends: whether nobody used what has ended, and why it has.
+    pub(super) fn reasons(&self) -> Vec<(bool, CloseReason)> {
+        let reason = |event: &Event| match event {
+            Event::SessionEnded { reason, idle, .. } => Some((*idle, reason.clone())),
+            Event::Dormant { reason, idle, .. } => Some((idle.is_some(), reason.clone())),
+            _ => None,
+        };
+        self.events.lock().expect("no panic under the lock").iter().filter_map(reason).collect()
+    }
 }
 
 /// Lets time pass up to a moment before it is over.
@@ -22,7 +39,8 @@ async fn a_session_that_nobody_uses_is_ended_and_the_next_connection_gets_anothe
     assert!(!world.first.has_ended());
     pass(Duration::from_millis(2)).await;
     assert!(world.first.is_finished(), "TerminateSession was waited for");
-    assert_eq!(world.told(), ["idle for 5 s", "ended s-1: Us"]);
+    assert_eq!(world.told(), ["idle for 5 s", "ended s-1: Library"]);
+    assert_eq!(world.reasons(), [(true, unused(FORWARD)), (true, unused(FORWARD))], "both say why, and the same");
     assert_eq!(world.monitor.status().state, ForwardState::Dormant);
     pass(seconds(3600)).await;
     assert_eq!(world.connector.starts(), 0);
@@ -36,6 +54,17 @@ async fn a_session_that_nobody_uses_is_ended_and_the_next_connection_gets_anothe
         assert_eq!(world.told().len(), ended + 2);
     }
     world.end().await;
+}
+
+/// The network may be quicker.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_lost_while_it_is_being_ended_was_lost_by_nobody() {
+    let member = Member::new(MemberId(1), 0, tunnel("s-1"), Instant::now(), &Arc::new(Crowd::new()), None);
+    assert_eq!(member.end_of(lost()), (lost(), false));
+    member.set_unused(unused(FORWARD));
+    assert_eq!(member.end_of(lost()), (lost(), true));
+    let asked = CloseReason::new(Initiator::Us, Cause::Requested);
+    assert_eq!(member.end_of(asked), (unused(FORWARD), true));
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,7 +127,7 @@ async fn a_pool_is_ended_as_a_whole_and_comes_back_as_it_is_needed() {
     drop(third);
     pass(IDLE + seconds(1)).await;
     assert!(tunnels.iter().all(TestTunnel::is_finished));
-    assert_eq!(world.told(), ["idle for 5 s", "ended s-1: Us", "ended s-2: Us", "ended s-3: Us"]);
+    assert_eq!(world.told(), ["idle for 5 s", "ended s-1: Library", "ended s-2: Library", "ended s-3: Library"]);
     let again: Vec<_> = (4..7).map(|at| tunnel(&format!("s-{at}"))).collect();
     world.script(again.into_iter().map(Script::Ready));
     let (one, two) = (world.open(), world.open());

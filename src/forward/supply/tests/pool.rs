@@ -421,13 +421,13 @@ async fn auto_ends_what_was_idle_for_a_minute_but_the_last() {
     pass(seconds(2)).await;
     let mut told = world.told();
     told.sort();
-    assert_eq!(told, ["ended s-1: Us", "ended s-3: Us"], "the others are in use");
+    assert_eq!(told, ["ended s-1: Library", "ended s-3: Library"], "the others are in use");
     assert!(tunnels[0].is_finished() && tunnels[2].is_finished());
     drop(other);
     pass(seconds(24 * 3600)).await;
     let mut told = world.told();
     told.sort();
-    assert_eq!(told, ["ended s-1: Us", "ended s-3: Us", "ended s-4: Us"]);
+    assert_eq!(told, ["ended s-1: Library", "ended s-3: Library", "ended s-4: Library"]);
     assert_eq!(world.outcome().await, named("s-2", 0), "the last resort");
 }
 

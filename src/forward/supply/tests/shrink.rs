@@ -1,6 +1,7 @@
 //! Which sessions of an automatic pool are ended when there are too many.
 
 use super::{
+    idle::unused,
     pool::{mux, opens, pump},
     *,
 };
@@ -41,5 +42,6 @@ async fn one_that_cannot_be_used_goes_first() {
     world.first.set_health(Health::Stalled);
     pass(seconds(200)).await;
     assert!(world.first.is_finished() && !second.has_ended());
+    assert_eq!(world.reasons(), [(true, unused("no connection used the session"))], "nobody has asked for it");
     assert_eq!((world.outcome().await, world.connector.starts()), (named("s-2", 0), 1));
 }

@@ -167,6 +167,50 @@ async fn a_pool_carries_as_long_as_one_of_its_sessions_can() {
     assert_eq!(world.state(), ForwardState::Ready);
 }
 
+/// A silent agent may be heard again, and its session is given up after the stall timeout, not after the reconnect window.
+#[tokio::test(start_paused = true)]
+async fn a_pool_is_lost_when_no_session_is_left_that_carries_on() {
+    let (world, tunnels) = pool_of(2).await;
+    assert_eq!(world.monitor.lost_for(), None);
+    tunnels[0].set_health(Health::Reconnecting { since: Instant::now() });
+    tunnels[1].set_health(Health::Stalled);
+    pass(seconds(100)).await;
+    assert_eq!((world.state(), world.monitor.lost_for()), (reconnecting(100), None));
+    tunnels[1].set_health(Health::Reconnecting { since: Instant::now() });
+    pass(seconds(7)).await;
+    assert_eq!(world.monitor.lost_for(), Some(seconds(7)));
+    tunnels[0].set_health(Health::Ready);
+    assert_eq!(world.monitor.lost_for(), None);
+}
+
+/// New connections cannot be served, but the old one is.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_only_its_connections_use_is_not_lost() {
+    let world = world();
+    let open = stalled_ones(&world, 1).await;
+    world.script([network()]);
+    let held = world.open();
+    pass(seconds(20)).await;
+    assert_eq!((world.state(), world.monitor.lost_for()), (reconnecting(20), None));
+    world.first.end(lost());
+    pass(seconds(1)).await;
+    assert!(world.monitor.lost_for().is_some(), "{:?}", world.state());
+    held.abort();
+    drop(open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_session_is_lost_while_it_reconnects_and_while_it_is_replaced() {
+    let world = world();
+    world.script([network()]);
+    world.first.set_health(Health::Reconnecting { since: Instant::now() });
+    pass(seconds(3)).await;
+    assert_eq!(world.monitor.lost_for(), Some(seconds(3)));
+    world.first.end(lost());
+    pass(seconds(3)).await;
+    assert_eq!(world.monitor.lost_for(), Some(seconds(6)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn sessions_are_told_in_the_order_of_their_places() {
     let (world, tunnels) = pool_of(3).await;
