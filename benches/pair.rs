@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use ssmfwd::{
-    emulator::agent::{AgentCore, AgentInput, AgentOptions, AgentOutput, Behaviour, ConnectionId},
+    emulator::agent::{AgentCore, AgentInput, AgentOptions, AgentOutput, Behaviour, ConnectionId, SessionType},
     proto::{Config, Event, Inbound, Input, Mode, Output, Read, Session, StreamId, Token, Transmit},
 };
 
@@ -63,6 +63,8 @@ impl Pair {
         let options = AgentOptions {
             version: if mode == Mode::Basic { "3.0.150.0" } else { "3.3.987.0" }.to_owned(),
             session_id: "bench-0123456789abcdef0".to_owned(),
+            target: "i-0123456789abcdef0".to_owned(),
+            session_type: SessionType::Port,
             properties: serde_json::json!({"type": "LocalPortForwarding", "portNumber": "80", "localPortNumber": "0"}),
             behaviour: Behaviour::ideal(),
             seed: 1,

@@ -5,12 +5,12 @@ use std::time::Duration;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::http::Response;
-use http::{HeaderName, HeaderValue, uri::Authority};
+use http::{HeaderName, HeaderValue, Uri, uri::Authority};
 
-use super::{Aws, credentials, errors::Call, sign, stream_url};
+use super::{Aws, credentials, endpoint, errors::Call, sign, stream_url};
 use crate::session::{
-    BoxFuture, ControlError, ControlErrorKind, ControlPlane, Gateway, Grant, QueryForm, SessionId, StartRequest,
-    StreamUrl, Token,
+    BoxFuture, ControlError, ControlErrorKind, ControlPlane, DataKeyGrant, DataKeyRequest, Gateway, Grant, QueryForm,
+    SessionId, StartRequest, StreamUrl, Token,
 };
 
 impl ControlPlane for Aws {
@@ -34,6 +34,10 @@ impl ControlPlane for Aws {
                 None => stream_url::likely(&endpoint),
             }
         })
+    }
+
+    fn data_key<'a>(&'a self, request: &'a DataKeyRequest) -> BoxFuture<'a, Result<DataKeyGrant, ControlError>> {
+        Box::pin(self.generate_data_key(request))
     }
 
     fn sign_upgrade<'a>(
@@ -75,10 +79,12 @@ impl Aws {
         let Some(session) = present(answer.session_id).map(SessionId) else {
             return Err(call.error(ControlErrorKind::BadAnswer, "the answer has no SessionId"));
         };
+        let endpoint = self.exchange.endpoint();
+        let host = endpoint.as_ref().map(Authority::host);
         let granted = match (present(answer.token_value), present(answer.stream_url)) {
-            (Some(token), Some(url)) => {
-                self.grant(call, &session, token, url).map(|grant| Grant { target: Some(target.clone()), ..grant })
-            }
+            (Some(token), Some(url)) => self
+                .grant(call, &session, Token::new(token), url, host)
+                .map(|grant| Grant { target: Some(target.clone()), ..grant }),
             (None, _) => Err(call.error(ControlErrorKind::BadAnswer, "the answer has no TokenValue")),
             (_, None) => Err(call.error(ControlErrorKind::BadAnswer, "the answer has no StreamUrl")),
         };
@@ -89,6 +95,17 @@ impl Aws {
             }
         }
         granted
+    }
+
+    /// The permission that somebody else has got from StartSession, checked like one of our own.
+    ///
+    /// # Errors
+    /// [`BadAnswer`](ControlErrorKind::BadAnswer) if the StreamUrl is none, or leads to where no data channel is.
+    pub(crate) async fn adopt(&self, session: &SessionId, token: Token, url: String) -> Result<Grant, ControlError> {
+        let call = Call { operation: "StartSession", resource: &session.0 };
+        // Nothing was called that could tell where the API is.
+        let endpoint = endpoint::chosen(&self.config, self.endpoint_url.as_deref()).await.ok();
+        self.grant(call, session, token, url, endpoint.as_ref().and_then(Uri::host))
     }
 
     async fn resume_session(&self, session: &SessionId) -> Result<Option<Grant>, ControlError> {
@@ -109,7 +126,8 @@ impl Aws {
         if answer.session_id.is_some_and(|answered| !answered.is_empty() && answered != session.0) {
             return Err(call.error(ControlErrorKind::BadAnswer, "the answer is about another session"));
         }
-        self.grant(call, session, token, url).map(Some)
+        let endpoint = self.exchange.endpoint();
+        self.grant(call, session, Token::new(token), url, endpoint.as_ref().map(Authority::host)).map(Some)
     }
 
     async fn terminate_session(&self, session: &SessionId) -> Result<(), ControlError> {
@@ -167,8 +185,15 @@ impl Aws {
         error
     }
 
-    fn grant(&self, call: Call<'_>, session: &SessionId, token: String, url: String) -> Result<Grant, ControlError> {
-        let token = Token::new(token);
+    /// `endpoint`: the host of the API.
+    fn grant(
+        &self,
+        call: Call<'_>,
+        session: &SessionId,
+        token: Token,
+        url: String,
+        endpoint: Option<&str>,
+    ) -> Result<Grant, ControlError> {
         let unusable =
             |error| call.caused(ControlErrorKind::BadAnswer, "the StreamUrl of the answer cannot be used", &error);
         let url = StreamUrl::parse(url).map_err(unusable)?;
@@ -177,7 +202,7 @@ impl Aws {
             let url = endpoint.instead_of(&url).map_err(unusable)?;
             return Ok(Grant { session_id: session.clone(), token, url, target: None });
         }
-        stream_url::check(&url, self.exchange.endpoint().as_ref().map(Authority::host)).map_err(|reason| {
+        stream_url::check(&url, endpoint).map_err(|reason| {
             let message = format!("the StreamUrl of the answer is not trusted: {reason}: {url}");
             call.error(ControlErrorKind::BadAnswer, message)
         })?;

@@ -16,6 +16,7 @@ mod api;
 #[cfg(test)]
 mod canned;
 mod credentials;
+mod data_key;
 mod denial;
 mod endpoint;
 mod errors;
@@ -23,6 +24,8 @@ mod examine;
 mod exchange;
 mod http;
 mod identity;
+mod json_call;
+mod json_service;
 pub(crate) mod login;
 pub(crate) mod partition;
 mod private_file;
@@ -124,6 +127,8 @@ pub struct Aws {
     credentials: CachedCredentials,
     exchange: Exchange,
     lookups: targets::Lookups,
+    /// An override of the endpoint of SSM.
+    endpoint_url: Option<String>,
     messages_endpoint: Option<MessagesEndpoint>,
     outbound: Arc<Outbound>,
     region: String,
@@ -221,9 +226,9 @@ impl Aws {
         if config.behavior_version().is_none() {
             ssm.set_behavior_version(Some(BehaviorVersion::latest()));
         }
-        if let Some(url) = options.endpoint_url {
-            endpoint::check(&url).map_err(|reason| LOADING.error(ControlErrorKind::InvalidRequest, reason))?;
-            ssm.set_endpoint_url(Some(url));
+        if let Some(url) = &options.endpoint_url {
+            endpoint::check(url).map_err(|reason| LOADING.error(ControlErrorKind::InvalidRequest, reason))?;
+            ssm.set_endpoint_url(Some(url.clone()));
         }
         let messages_endpoint = options.ssmmessages_endpoint.as_deref().map(MessagesEndpoint::parse).transpose();
         let messages_endpoint =
@@ -243,6 +248,7 @@ impl Aws {
             credentials,
             exchange,
             lookups: targets::Lookups::default(),
+            endpoint_url: options.endpoint_url,
             messages_endpoint,
             outbound,
             region,

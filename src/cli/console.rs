@@ -7,9 +7,13 @@
 //! each other's way.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     io::{self, Write},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -26,6 +30,19 @@ const BATCH_MAX: usize = 64;
 
 /// How long a slow reader is waited for at the end.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// Whether the terminal does not return the carriage by itself.
+static RAW: AtomicBool = AtomicBool::new(false);
+
+/// From now on lines begin at the left although the terminal is in raw mode, or it no longer is.
+pub(super) fn set_raw(raw: bool) {
+    RAW.store(raw, Ordering::Relaxed);
+}
+
+/// A text whose lines begin at the left.
+pub(super) fn at_the_left(text: &str) -> Cow<'_, str> {
+    if RAW.load(Ordering::Relaxed) { text.replace('\n', "\r\n").into() } else { text.into() }
+}
 
 /// Where a line goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,7 +263,7 @@ fn write(to: To, writer: &mut impl Write, text: &str) {
     if text.is_empty() {
         return;
     }
-    if let Err(error) = writer.write_all(text.as_bytes()).and_then(|()| writer.flush()) {
+    if let Err(error) = writer.write_all(at_the_left(text).as_bytes()).and_then(|()| writer.flush()) {
         // A reader that went away is no reason to stop forwarding.
         tracing::debug!(%error, ?to, "nobody reads what is written");
     }

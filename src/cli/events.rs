@@ -283,6 +283,7 @@ const fn session_end(reason: &CloseReason) -> &'static str {
         Cause::Requested => "requested",
         Cause::ChannelClosed(_) => "channel_closed",
         Cause::Handshake(_) => "handshake",
+        Cause::Encryption(_) => "encryption",
         Cause::Protocol(_) => "protocol",
         Cause::Limit(_) => "limit",
         Cause::ConnectionLost(_) => "connection_lost",

@@ -260,7 +260,7 @@ fn mfa_code(text: &Option<String>) -> Result<Option<MfaCode>, Report> {
 }
 
 /// An empty text, as from an empty variable, is none.
-fn given(text: &Option<String>) -> Option<String> {
+pub(super) fn given(text: &Option<String>) -> Option<String> {
     text.clone().filter(|text| !text.is_empty())
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Reporter {
     console: Console,
     format: Format,
     quiet: bool,
+    /// People are told of warnings and errors only.
+    says_little: bool,
     /// Where events go: stdout may be somebody else's.
     events: To,
     known: Mutex<Known>,
@@ -70,12 +72,17 @@ impl Known {
 
 impl Reporter {
     pub(super) fn new(console: Console, format: Format, quiet: bool) -> Self {
-        Self { console, format, quiet, events: To::Stdout, known: Mutex::default() }
+        Self { console, format, quiet, says_little: false, events: To::Stdout, known: Mutex::default() }
     }
 
     /// The same with events on stderr, because stdout belongs to COMMAND.
     pub(super) fn leaving_stdout(self) -> Self {
         Self { events: To::Stderr, ..self }
+    }
+
+    /// The same with warnings and errors only.
+    pub(super) fn saying_little(self) -> Self {
+        Self { says_little: true, ..self }
     }
 
     /// What tells of one forward.
@@ -90,7 +97,7 @@ impl Reporter {
 
     /// Whether somebody wants to know who we are.
     pub(super) fn wants_identity(&self) -> bool {
-        self.format == Format::Json || !self.quiet
+        self.format == Format::Json || self.says()
     }
 
     /// Who we are.
@@ -156,6 +163,18 @@ impl Reporter {
             member: (!forward.lazy).then_some(0),
         };
         self.emit(&Body::Ready { forwards: forwards.iter().map(forward).collect(), elapsed_ms: millis(elapsed) });
+    }
+
+    /// A connection that needs no listener has its session.
+    pub(super) fn connected(&self, forward: &PlannedForward, session: &SessionId, elapsed: Duration) {
+        self.say(&format!("stdin and stdout -> {}   session {}", forward.destination(), session.0));
+        self.ready(&[(forward.clone(), Vec::new())], elapsed);
+    }
+
+    /// A shell has its session.
+    pub(super) fn begun(&self, forward: &PlannedForward, session: &SessionId, elapsed: Duration) {
+        self.say(&format!("{}   session {}", forward.name(), session.0));
+        self.ready(&[(forward.clone(), Vec::new())], elapsed);
     }
 
     /// A signal has come.
@@ -239,7 +258,7 @@ impl Reporter {
 
     /// Whether people are told what is not a warning.
     pub(super) fn says(&self) -> bool {
-        self.format == Format::Text && !self.quiet
+        self.format == Format::Text && !self.quiet && !self.says_little
     }
 
     /// Waits until all data is written, however slow its reader.

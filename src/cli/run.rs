@@ -21,14 +21,16 @@ use std::{pin::pin, process::ExitCode, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::clouds::{configured, late_configuration, load};
-use self::{
-    clouds::Clouds,
-    fleet::Fleet,
+pub(super) use self::{
+    clouds::{Clouds, Connectors, configured, late_configuration, load},
     over::Over,
+    start::explained,
+};
+use self::{
+    fleet::Fleet,
     process::Process,
     serving::{Ready, Replan, Serving},
-    start::{Bound, Harbour, Prepared, connect_all, explained, prepare},
+    start::{Bound, Harbour, Prepared, connect_all, prepare},
 };
 use super::{
     args::{Args, Command},
@@ -45,10 +47,13 @@ use super::{
     own_variables::OwnVariables,
     picker,
     plan::{Access, Plan},
+    plugin,
     prompt::somebody_is_there,
     report::Report,
     reporter::Reporter,
+    shell,
     signals::{Signal, Signals},
+    stdio,
     sys::Inherited,
 };
 use crate::{aws::Aws, forward::SessionConnector};
@@ -56,6 +61,9 @@ use crate::{aws::Aws, forward::SessionConnector};
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    if plugin::is_called_for(std::env::args_os().next().as_ref()) {
+        return plugin::main(std::env::args_os());
+    }
     // Before there are any handlers.
     let inherited = Inherited::note();
     // And before there are any threads.
@@ -82,8 +90,13 @@ pub fn main() -> ExitCode {
         return Exit::Failure.into();
     };
     let mut reporter = Reporter::new(console, args.say.output, args.say.quiet);
-    if !args.forward.exec.is_empty() {
+    let is_stdio = matches!(args.command, Some(Command::Stdio(_)));
+    if !args.forward.exec.is_empty() || matches!(args.command, Some(Command::Stdio(_) | Command::Shell(_))) {
         reporter = reporter.leaving_stdout();
+    }
+    if is_stdio && args.say.verbose == 0 {
+        // OpenSSH shows it to whoever logs in.
+        reporter = reporter.saying_little();
     }
     let reporter = Arc::new(reporter);
     config.iter().for_each(|config| config.tell(&args, &reporter));
@@ -93,6 +106,7 @@ pub fn main() -> ExitCode {
             let call = Call { typed, args: args.clone(), inherited, variables };
             runtime.block_on(forward(call, &config, &reporter))
         }
+        (Ok(_), Some(Command::Shell(shell))) => runtime.block_on(shell::run(shell, &args, &reporter)),
         (Ok(config), Some(command)) => runtime.block_on(run_command(command, &args, &config, &reporter)),
     };
     // What still runs, a name lookup for instance, is not waited for.
@@ -102,7 +116,7 @@ pub fn main() -> ExitCode {
     }
     let (status, by) = over.status();
     match args.command {
-        None | Some(Command::Up(_)) => reporter.stopped(status, by),
+        None | Some(Command::Up(_) | Command::Shell(_) | Command::Stdio(_)) => reporter.stopped(status, by),
         // What a command writes to stdout is its own.
         Some(_) => reporter.flush(),
     }
@@ -221,6 +235,7 @@ async fn run_command(command: &Command, args: &Args, config: &Config, reporter: 
     let mut work = pin!(async {
         match command {
             Command::Login(login) => login::run(login, args, reporter).await,
+            Command::Stdio(stdio) => stdio::run(stdio, args, reporter, &stop).await,
             Command::Ls(ls) => ls::run(ls, args, reporter).await,
             Command::Doctor(doctor) => doctor::run(doctor, args, reporter, &stop).await,
             Command::Completions(completions) => {
@@ -232,14 +247,14 @@ async fn run_command(command: &Command, args: &Args, config: &Config, reporter: 
                 Ok(())
             }
             Command::CheckConfig => config.check(args, reporter),
-            // It is a run of forwards.
-            Command::Up(_) => Ok(()),
+            // They have runs of their own.
+            Command::Up(_) | Command::Shell(_) => Ok(()),
         }
     });
     tokio::select! {
         done = &mut work => done.map_or_else(Over::Failed, |()| Over::Done),
         signal = signals.next() => {
-            if matches!(command, Command::Doctor(_)) {
+            if matches!(command, Command::Doctor(_) | Command::Stdio(_)) {
                 stop.cancel();
                 finish(work, &mut signals, reporter).await;
             }
@@ -317,7 +332,7 @@ async fn run(errand: Errand<'_>, reporter: &Arc<Reporter>) -> Over {
         };
         drop(view);
         let report = tokio::select! {
-            explained = explained(report.clone(), &clouds, &prepared) => explained,
+            explained = explained(report.clone(), &clouds, prepared.iter().map(|prepared| &prepared.forward)) => explained,
             // It has failed before the signal came.
             _ = signals.next() => return Over::Failed(report),
         };
@@ -356,7 +371,7 @@ async fn prepare_all(
 }
 
 /// Brings to its end what ends sessions, unless somebody is in a hurry.
-async fn finish<F: Future>(work: F, signals: &mut Signals, reporter: &Reporter) -> Option<F::Output> {
+pub(super) async fn finish<F: Future>(work: F, signals: &mut Signals, reporter: &Reporter) -> Option<F::Output> {
     finish_or_hurry(work, signals, || {}, reporter).await
 }
 

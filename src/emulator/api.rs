@@ -1,7 +1,7 @@
 //! The APIs that speak AWS JSON 1.1 on `POST /`, signatures verified: SSM's sessions (`proto-notes/control-plane.md`)
 //! here, its inventory and ECS in files of their own.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -12,7 +12,8 @@ use serde_json::json;
 use super::{
     EmulatorConfig, EndedBy, FailureKind, Operation,
     clock::Moment,
-    ecs, inventory,
+    documents::PREFERENCES,
+    ecs, inventory, kms,
     service::{Parameters, Permit, Resumed, Service, StartOrder, find_document},
     sigv4::{Plus, SignedRequest},
 };
@@ -20,9 +21,8 @@ use super::{
 /// Largest body that is read, bytes.
 pub(super) const MAX_BODY: usize = 256 << 10;
 /// What stands before the operation in `X-Amz-Target`, by the service in signatures.
-const TARGET_PREFIXES: [(&str, &str); 2] = [("ssm", "AmazonSSM."), ("ecs", "AmazonEC2ContainerServiceV20141113.")];
-/// The document that holds the preferences of Session Manager in a region.
-const PREFERENCES: &str = "SSM-SessionManagerRunShell";
+const TARGET_PREFIXES: [(&str, &str); 3] =
+    [("ssm", "AmazonSSM."), ("ecs", "AmazonEC2ContainerServiceV20141113."), ("kms", "TrentService.")];
 /// What a load balancer says when there is nothing behind it.
 const UNAVAILABLE_PAGE: &str = "<html><body><h1>503 Service Unavailable</h1></body></html>";
 
@@ -36,6 +36,12 @@ pub(super) struct ApiError {
     modelled: bool,
     /// Not an answer of the API at all, but this page.
     page: Option<&'static str>,
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
 }
 
 impl ApiError {
@@ -52,13 +58,17 @@ impl ApiError {
         self.code
     }
 
-    fn of(kind: FailureKind, operation: Operation, region: &str, caller: &str) -> Self {
+    fn of(kind: FailureKind, operation: Operation, config: &EmulatorConfig, caller: &str) -> Self {
         let unavailable = |page| Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             page: Some(page),
             ..Self::new("ServiceUnavailable", "on order")
         };
-        let resource = format!("arn:aws:{}:{region}:123456789012:*", operation.service());
+        let key = kms::arn(config);
+        let resource = match operation {
+            Operation::GenerateDataKey => key.clone(),
+            _ => format!("arn:aws:{}:{}:123456789012:*", operation.service(), config.region),
+        };
         let action = format!("{}:{}", operation.service(), operation.name());
         let denied = |why: &str| Self::denied(operation, caller, &resource, why);
         let not_allowed = |policy: &str| denied(&format!("because no {policy} allows the {action} action"));
@@ -95,6 +105,8 @@ impl ApiError {
             FailureKind::NotForSessions => {
                 Self::modelled("InvalidDocument", "Document type: 'Command' is not supported. Only type: 'Session' is.")
             }
+            FailureKind::KeyNotFound => kms::not_found(&key),
+            FailureKind::KeyDisabled => Self::modelled("DisabledException", format!("{key} is disabled.")),
             FailureKind::SessionLimit => Self::new("BadRequest", "The maximum number of sessions has been reached."),
         }
     }
@@ -143,6 +155,8 @@ pub(super) fn answer(service: &Arc<Service>, request: &ApiRequest<'_>) -> Respon
             Operation::ListTasks => ecs::list_tasks(&config, request.body),
             Operation::DescribeTasks => ecs::describe_tasks(&config, request.body),
             Operation::ListServices => ecs::list_services(&config, request.body),
+            Operation::ExecuteCommand => ecs::execute_command(service, &config, request),
+            Operation::GenerateDataKey => kms::generate_data_key(service, &config, request.body),
             _ => Err(unknown()),
         }),
         None => Err(unknown()),
@@ -210,7 +224,7 @@ fn check(
         service.take_failure(operation, FailureKind::precedes_signature)
     };
     if let Some(kind) = early {
-        return Err(ApiError::of(kind, operation, &config.region, &config.identity));
+        return Err(ApiError::of(kind, operation, config, &config.identity));
     }
     let signed = SignedRequest {
         method: "POST",
@@ -223,13 +237,13 @@ fn check(
         .authenticate(&signed, operation.service(), Plus::Space)
         .map_err(|rejection| ApiError::new(rejection.code(), rejection.to_string()))?;
     if config.expired_credentials {
-        return Err(ApiError::of(FailureKind::ExpiredToken, operation, &config.region, &caller.arn));
+        return Err(ApiError::of(FailureKind::ExpiredToken, operation, config, &caller.arn));
     }
     if config.denies(operation) {
-        return Err(ApiError::of(FailureKind::AccessDenied, operation, &config.region, &caller.arn));
+        return Err(ApiError::of(FailureKind::AccessDenied, operation, config, &caller.arn));
     }
     if let Some(kind) = service.take_failure(operation, |_| true) {
-        return Err(ApiError::of(kind, operation, &config.region, &caller.arn));
+        return Err(ApiError::of(kind, operation, config, &caller.arn));
     }
     Ok(())
 }
@@ -291,16 +305,7 @@ fn start_session(service: &Arc<Service>, config: &EmulatorConfig, request: &ApiR
         return Err(ApiError::denied(Operation::StartSession, &config.identity, &resource, why));
     }
     let Some(document) = find_document(config, &name) else {
-        return Err(match name.as_str() {
-            PREFERENCES
-            | "AWS-StartInteractiveCommand"
-            | "AWS-StartNonInteractiveCommand"
-            | "AWS-StartPortForwardingSessionToSocket" => ApiError::new(
-                "ValidationException",
-                format!("The emulator does not emulate sessions of document {name} yet."),
-            ),
-            _ => ApiError::modelled("InvalidDocument", format!("Document with name {name} does not exist.")),
-        });
+        return Err(ApiError::modelled("InvalidDocument", format!("Document with name {name} does not exist.")));
     };
     let properties = document
         .properties(&name, &input.parameters.unwrap_or_default())
@@ -308,7 +313,8 @@ fn start_session(service: &Arc<Service>, config: &EmulatorConfig, request: &ApiR
     if !inventory::is_connected(service, config, &target) {
         return Err(ApiError::modelled("TargetNotConnected", format!("{target} is not connected.")));
     }
-    let order = StartOrder { target, document: name, properties, reason: input.reason };
+    let session_type = document.session_type;
+    let order = StartOrder { target, document: name, session_type, properties, reason: input.reason, starter: "user" };
     let started = service
         .start(order)
         .ok_or_else(|| ApiError::new("ThrottlingException", "The target has no room for more sessions."))?;
@@ -363,7 +369,7 @@ fn get_document(config: &EmulatorConfig, request: &ApiRequest<'_>) -> Result<Byt
             "cloudWatchStreamingEnabled": false,
             "idleSessionTimeout": minutes(config.idle_timeout),
             "maxSessionDuration": minutes(config.max_duration),
-            "kmsKeyId": "",
+            "kmsKeyId": config.kms_key.as_deref().unwrap_or_default(),
             "runAsEnabled": false,
             "runAsDefaultUser": "",
             "shellProfile": {"windows": "", "linux": ""},
@@ -381,9 +387,13 @@ fn get_document(config: &EmulatorConfig, request: &ApiRequest<'_>) -> Result<Byt
 }
 
 fn output(request: &ApiRequest<'_>, id: &str, permit: &Permit) -> Result<Bytes, ApiError> {
-    let stream_url =
-        format!("{}/v1/data-channel/{id}?role=publish_subscribe&cell-number={}", request.stream_base, permit.cell);
+    let stream_url = stream_url(request, id, permit);
     SessionOutput { session_id: id, token_value: Some(&permit.token), stream_url: Some(stream_url) }.encode()
+}
+
+/// Where the websocket of a session is opened.
+pub(super) fn stream_url(request: &ApiRequest<'_>, id: &str, permit: &Permit) -> String {
+    format!("{}/v1/data-channel/{id}?role=publish_subscribe&cell-number={}", request.stream_base, permit.cell)
 }
 
 fn session_id(body: &[u8]) -> Result<String, ApiError> {

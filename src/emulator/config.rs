@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{ApiFailure, Credentials, EcsCluster, Interval, Node, Operation, Role, SessionDocument, SsoConfig};
+use super::{
+    ApiFailure, Credentials, EcsCluster, Interval, Node, Operation, Role, SealFault, SessionDocument, SsoConfig,
+};
 
 /// What is emulated, and what goes wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,10 +62,22 @@ pub struct EmulatorConfig {
     pub dial_timeout: Duration,
     /// The agent ends each session right after the handshake, with this text; it is what the service tells the client.
     pub agent_refuses: Option<String>,
-    /// The session type that the agent names, if not `Port`.
+    /// The session type that the agent names, if not that of the document. It serves the latter.
     pub session_type: Option<String>,
-    /// The agent asks for payloads encrypted with this KMS key. The genuine one never does in port sessions.
+    /// What runs in shell sessions; commands are given to it after `-c`.
+    pub shell: String,
+    /// Whether input of shells is changed as on Windows: line feeds become carriage returns in a payload without CR LF.
+    pub windows: bool,
+    /// Shell sessions are sealed with data keys of this KMS key: an id, an alias or an ARN. The emulated KMS has it.
     pub kms_key: Option<String>,
+    /// The agent asks for it in port sessions too. The genuine one never does.
+    pub kms_in_ports: bool,
+    /// The agent refuses clients that do not bind the data key to its challenge (`RequireKMSChallengeResponse`).
+    pub require_kms_challenge: bool,
+    /// The agent is not allowed to decrypt data keys.
+    pub agent_kms_denied: bool,
+    /// One wrong seal in each sealed session.
+    pub seal_fault: Option<SealFault>,
     /// Data messages after HandshakeComplete that the agent refuses without acknowledgement. `None`: as the agent does.
     pub refuse_early: Option<u32>,
     /// Data messages after HandshakeComplete that the agent acknowledges and throws away. `None`: as the agent does.
@@ -163,7 +177,13 @@ impl Default for EmulatorConfig {
             dial_timeout: Duration::from_secs(130),
             agent_refuses: None,
             session_type: None,
+            shell: "sh".into(),
+            windows: false,
             kms_key: None,
+            kms_in_ports: false,
+            require_kms_challenge: false,
+            agent_kms_denied: false,
+            seal_fault: None,
             refuse_early: None,
             swallow_early: None,
             rtt: Duration::ZERO,

@@ -1,4 +1,5 @@
-//! The agent's connections to destinations: real TCP, one task each.
+//! The agent's connections to destinations: real TCP, one task each; and the program of a shell session in the place of
+//! one.
 //!
 //! A read or a write of each connection is open at a time, so that what waits in the session's inbox is bounded by
 //! the number of connections.
@@ -13,7 +14,7 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncWrite, AsyncWriteExt},
     net::{TcpStream, tcp},
     runtime::Handle,
     sync::{Notify, mpsc},
@@ -22,10 +23,12 @@ use tokio::{
 
 use super::{
     EmulatorConfig,
-    agent::{AgentCore, AgentInput, ConnectionId},
+    agent::{AgentCore, AgentInput, ConnectionId, Program, ProgramSignal},
     mailbox::{Event, Inbox},
+    program::{self, ProgramHandle, Running},
     tally::Dials,
 };
+use crate::wire::Size;
 
 /// Most bytes of one read: what Go's copy loop takes at once.
 const READ_SIZE: usize = 32 << 10;
@@ -47,6 +50,14 @@ pub(super) enum DestinationEvent {
     Eof,
     /// Its socket took so many bytes.
     Written(usize),
+    /// A program runs.
+    Started,
+    /// A program could not be started.
+    StartFailed(String),
+    /// A program sent error output.
+    ReceivedError(Bytes),
+    /// A program is over.
+    Exited(i32),
 }
 
 /// All connections of one session.
@@ -79,6 +90,8 @@ struct Destination {
     pending: VecDeque<Bytes>,
     /// Dropped to close, after what was handed over.
     writes: mpsc::Sender<VecDeque<Bytes>>,
+    /// If it is a program. Dropped to kill it.
+    program: Option<ProgramHandle>,
 }
 
 impl Destinations {
@@ -104,11 +117,47 @@ impl Destinations {
         let (writes, queue) = mpsc::channel(1);
         let arm = Arc::new(Notify::new());
         let task = Task { id, inbox: Arc::clone(&self.inbox), arm: Arc::clone(&arm), queue };
-        self.open.insert(id, Destination { host: host.clone(), arm, pending: VecDeque::new(), writes });
+        let destination = Destination { host: host.clone(), arm, pending: VecDeque::new(), writes, program: None };
+        self.open.insert(id, destination);
         if is_unanswered(config, &host, port) {
             self.unanswered.push_back(Unanswered { task, host, port, since: now });
         } else {
             self.spawn(task, host, port);
+        }
+    }
+
+    /// Starts a program. Whether that went well is told like everything else.
+    pub(super) fn start(&mut self, id: ConnectionId, program: &Program, config: &EmulatorConfig) {
+        let (writes, queue) = mpsc::channel(1);
+        let arm = Arc::new(Notify::new());
+        let task = Task { id, inbox: Arc::clone(&self.inbox), arm: Arc::clone(&arm), queue };
+        let started = {
+            let _inside = self.runtime.enter();
+            program::start(&config.shell, program)
+        };
+        let program = match started {
+            Ok((handle, running)) => {
+                task.report(DestinationEvent::Started);
+                self.tasks.spawn_on(task.run_program(running), &self.runtime);
+                Some(handle)
+            }
+            Err(error) => {
+                task.report(DestinationEvent::StartFailed(error));
+                None
+            }
+        };
+        self.open.insert(id, Destination { host: String::new(), arm, pending: VecDeque::new(), writes, program });
+    }
+
+    pub(super) fn resize(&self, id: ConnectionId, size: Size) {
+        if let Some(program) = self.open.get(&id).and_then(|destination| destination.program.as_ref()) {
+            program.resize(size);
+        }
+    }
+
+    pub(super) fn signal(&self, id: ConnectionId, signal: ProgramSignal) {
+        if let Some(program) = self.open.get(&id).and_then(|destination| destination.program.as_ref()) {
+            program.signal(signal);
         }
     }
 
@@ -163,7 +212,8 @@ impl Destinations {
         destination.hand_over();
         if !destination.pending.is_empty() {
             // The task is busy with an earlier batch: the rest waits for it in a task of its own.
-            let Destination { writes, pending, .. } = destination;
+            let Destination { writes, pending, program, .. } = destination;
+            drop(program);
             self.tasks.spawn_on(async move { drop(writes.send(pending).await) }, &self.runtime);
         }
     }
@@ -190,6 +240,19 @@ impl Destinations {
                 destination.hand_over();
                 AgentInput::Written(id, bytes)
             }
+            DestinationEvent::Started => {
+                self.unarmed.push(id);
+                AgentInput::Started(id)
+            }
+            DestinationEvent::StartFailed(error) => {
+                self.open.remove(&id);
+                AgentInput::StartFailed(id, error)
+            }
+            DestinationEvent::ReceivedError(data) => {
+                self.unarmed.push(id);
+                AgentInput::ReceivedError(id, data)
+            }
+            DestinationEvent::Exited(status) => AgentInput::Exited(id, status),
         })
     }
 
@@ -252,9 +315,14 @@ impl Task {
         let report = |event| inbox.push(Event::Destination(*id, event));
         tokio::select! {
             () = read_all(&mut reader, arm, report) => {}
-            () = write_all(&mut writer, queue, report) => {}
+            () = write_all(&mut writer, queue, report, || report(DestinationEvent::Eof)) => {}
         }
         // Dropping the stream closes both directions.
+    }
+
+    async fn run_program(mut self, running: Running) {
+        let Self { id, inbox, arm, queue } = &mut self;
+        running.run(arm, queue, |event| inbox.push(Event::Destination(*id, event))).await;
     }
 
     fn report(&self, event: DestinationEvent) {
@@ -290,11 +358,13 @@ async fn read_once(reader: &mut tcp::ReadHalf<'_>) -> io::Result<Bytes> {
     }
 }
 
-/// Writes all batches. Returns when the agent has closed the connection and everything is written.
-async fn write_all(
-    writer: &mut tcp::WriteHalf<'_>,
+/// Writes all batches. Returns when the agent has closed the connection and everything is written. `failed` is told once
+/// that nothing more is taken.
+pub(super) async fn write_all(
+    writer: &mut (impl AsyncWrite + Unpin),
     queue: &mut mpsc::Receiver<VecDeque<Bytes>>,
     report: impl Fn(DestinationEvent),
+    failed: impl Fn(),
 ) {
     let mut broken = false;
     while let Some(mut batch) = queue.recv().await {
@@ -304,7 +374,7 @@ async fn write_all(
             let written = if broken { batch.iter().map(Bytes::len).sum() } else { write_some(writer, &batch).await };
             if written == 0 {
                 broken = true;
-                report(DestinationEvent::Eof);
+                failed();
                 continue;
             }
             advance(&mut batch, written);
@@ -314,7 +384,7 @@ async fn write_all(
 }
 
 /// One write of as many pieces as the system takes at once: small messages do not cost a call each. Zero is a failure.
-async fn write_some(writer: &mut tcp::WriteHalf<'_>, batch: &VecDeque<Bytes>) -> usize {
+async fn write_some(writer: &mut (impl AsyncWrite + Unpin), batch: &VecDeque<Bytes>) -> usize {
     let mut slices = [IoSlice::new(&[]); WRITE_PIECES];
     let count = batch.len().min(WRITE_PIECES);
     for (slice, piece) in slices.iter_mut().zip(batch) {

@@ -5,14 +5,25 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// A document of session type `Port`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+use super::SessionType;
+
+/// The document of sessions that name none: the preferences of Session Manager in a region.
+pub(super) const PREFERENCES: &str = "SSM-SessionManagerRunShell";
+
+/// A session document.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionDocument {
+    /// What kind of session it asks for: `Port` without it.
+    #[serde(rename = "sessionType", default)]
+    pub session_type: SessionType,
     /// Parameters by name.
     #[serde(default)]
     pub parameters: BTreeMap<String, DocumentParameter>,
-    /// What the agent gets: every `{{ name }}` in a string is replaced by the parameter's value.
+    /// What the agent gets: every `{{ name }}` in a string is replaced by the parameter's value. For shells `shellProfile`
+    /// with `linux` in it; for commands `commands`, `separateOutputStream`, `stdOutSeparatorPrefix` and
+    /// `stdErrSeparatorPrefix`, in `linux` or as they are.
+    #[serde(default)]
     pub properties: Value,
 }
 
@@ -69,33 +80,46 @@ pub(super) enum ParameterError {
 }
 
 impl SessionDocument {
-    /// The documents that AWS publishes and the agent's port plugin serves.
+    /// The documents that AWS publishes, and the preferences that every region begins with.
     pub(super) fn published(name: &str) -> Option<Self> {
         let parameter = |default: &str, allowed| DocumentParameter { default: Some(default.into()), allowed };
-        let port = ("portNumber", parameter("80", AllowedValue::Port));
-        let local = ("localPortNumber", parameter("0", AllowedValue::PortOrZero));
-        let host = ("host", parameter("localhost", AllowedValue::Host));
-        let forwarding = |host: Option<&str>| {
-            let mut properties = json!({
-                "localPortNumber": "{{ localPortNumber }}",
-                "portNumber": "{{ portNumber }}",
-                "type": "LocalPortForwarding",
-            });
-            if let Some(host) = host {
-                properties["host"] = host.into();
+        let port = || ("portNumber", parameter("80", AllowedValue::Port));
+        let local = || ("localPortNumber", parameter("0", AllowedValue::PortOrZero));
+        let host = || ("host", parameter("localhost", AllowedValue::Host));
+        let local_socket = || ("localUnixSocket", parameter("", AllowedValue::Any));
+        let command = || ("command", DocumentParameter::default());
+        let forwarding = |more: &[(&str, &str)]| {
+            let mut properties = json!({ "portNumber": "{{ portNumber }}", "type": "LocalPortForwarding" });
+            for (name, value) in more {
+                properties[name] = (*value).into();
             }
             properties
         };
-        let (parameters, properties) = match name {
-            "AWS-StartPortForwardingSession" => (vec![port, local], forwarding(None)),
-            "AWS-StartPortForwardingSessionToRemoteHost" => (vec![port, local, host], forwarding(Some("{{ host }}"))),
+        let to_port = ("localPortNumber", "{{ localPortNumber }}");
+        let (session_type, parameters, properties) = match name {
+            "AWS-StartPortForwardingSession" => (SessionType::Port, vec![port(), local()], forwarding(&[to_port])),
+            "AWS-StartPortForwardingSessionToRemoteHost" => {
+                (SessionType::Port, vec![port(), local(), host()], forwarding(&[to_port, ("host", "{{ host }}")]))
+            }
+            "AWS-StartPortForwardingSessionToSocket" => {
+                let socket = [("localUnixSocket", "{{ localUnixSocket }}"), ("localConnectionType", "unix")];
+                (SessionType::Port, vec![port(), local_socket()], forwarding(&socket))
+            }
             "AWS-StartSSHSession" => {
-                (vec![("portNumber", parameter("22", AllowedValue::Port))], json!({"portNumber": "{{ portNumber }}"}))
+                let ssh = ("portNumber", parameter("22", AllowedValue::Port));
+                (SessionType::Port, vec![ssh], json!({"portNumber": "{{ portNumber }}"}))
+            }
+            PREFERENCES => (SessionType::StandardStream, Vec::new(), Value::Null),
+            "AWS-StartInteractiveCommand" => {
+                (SessionType::InteractiveCommands, vec![command()], json!({"linux": {"commands": "{{ command }}"}}))
+            }
+            "AWS-StartNonInteractiveCommand" => {
+                (SessionType::NonInteractiveCommands, vec![command()], json!({"linux": {"commands": "{{ command }}"}}))
             }
             _ => return None,
         };
         let parameters = parameters.into_iter().map(|(name, parameter)| (name.to_owned(), parameter)).collect();
-        Some(Self { parameters, properties })
+        Some(Self { session_type, parameters, properties })
     }
 
     /// The properties with the parameters filled in.
@@ -183,7 +207,29 @@ mod tests {
             )
         );
         assert_eq!(properties("AWS-StartSSHSession", &[]), Ok(json!({"portNumber": "22"})));
+        assert_eq!(
+            properties("AWS-StartPortForwardingSessionToSocket", &[("localUnixSocket", "/run/db")]),
+            Ok(json!({
+                "localConnectionType": "unix", "localUnixSocket": "/run/db", "portNumber": "80",
+                "type": "LocalPortForwarding",
+            }))
+        );
         assert_eq!(SessionDocument::published("AWS-Nothing"), None);
+    }
+
+    #[test]
+    fn documents_of_shells_name_their_type() {
+        let named = |name| SessionDocument::published(name).map(|document| document.session_type.name());
+        assert_eq!(named("AWS-StartSSHSession"), Some("Port"));
+        assert_eq!(named(PREFERENCES), Some("Standard_Stream"));
+        assert_eq!(named("AWS-StartInteractiveCommand"), Some("InteractiveCommands"));
+        assert_eq!(named("AWS-StartNonInteractiveCommand"), Some("NonInteractiveCommands"));
+        let command = properties("AWS-StartNonInteractiveCommand", &[("command", "ls -l")]);
+        assert_eq!(command, Ok(json!({"linux": {"commands": "ls -l"}})));
+        assert!(matches!(properties("AWS-StartInteractiveCommand", &[]), Err(ParameterError::Required(..))));
+        let custom = json!({"sessionType": "Standard_Stream", "properties": {"shellProfile": {"linux": "cd /"}}});
+        let custom: SessionDocument = serde_json::from_value(custom).expect("a custom document");
+        assert_eq!(custom.session_type, SessionType::StandardStream);
     }
 
     #[test]

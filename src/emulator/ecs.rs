@@ -1,14 +1,17 @@
 //! The ECS API as far as a target needs it: ListTasks, DescribeTasks, ListServices
-//! (`proto-notes/emulator.md#inventory`).
+//! (`proto-notes/emulator.md#inventory`); and ExecuteCommand, which starts a session.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    EmulatorConfig,
-    api::{ApiError, decode},
+    EmulatorConfig, SessionType,
+    api::{ApiError, ApiRequest, decode, stream_url},
     inventory::encode,
+    service::{Service, StartOrder},
 };
 
 const ACCOUNT: &str = "123456789012";
@@ -230,6 +233,74 @@ pub(super) fn describe_tasks(config: &EmulatorConfig, body: &[u8]) -> Result<Byt
         }
     }
     encode(&json!({ "tasks": tasks, "failures": failures }))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ExecuteCommandInput {
+    cluster: Option<String>,
+    container: Option<String>,
+    command: Option<String>,
+    #[serde(default)]
+    interactive: bool,
+    task: Option<String>,
+}
+
+/// Starts a session of a command in a container. Its document is the one that the service uses and nobody can name.
+pub(super) fn execute_command(
+    service: &Arc<Service>,
+    config: &EmulatorConfig,
+    request: &ApiRequest<'_>,
+) -> Result<Bytes, ApiError> {
+    let invalid = |text: &str| ApiError::modelled("InvalidParameterException", text);
+    let input: ExecuteCommandInput = decode(request.body)?;
+    let cluster = find(config, input.cluster.as_deref())?;
+    let command = input.command.filter(|command| !command.is_empty());
+    let command = command.ok_or_else(|| invalid("Command cannot be empty."))?;
+    if !input.interactive {
+        return Err(invalid("Interactive is the only mode supported currently."));
+    }
+    let wanted = input.task.as_deref().map(last_part).ok_or_else(|| invalid("Task cannot be empty."))?;
+    let mut tasks = cluster.services.iter().flat_map(|service| &service.tasks);
+    let task = tasks.find(|task| task.id == wanted);
+    let task = task.ok_or_else(|| invalid("The referenced task was not found."))?;
+    let container = match (&input.container, task.containers.as_slice()) {
+        (Some(name), containers) => containers.iter().find(|container| container.name == *name),
+        (None, [container]) => Some(container),
+        (None, _) => return Err(invalid("Container name is required when a task has more than one container.")),
+    };
+    let container = container.ok_or_else(|| invalid("The referenced container was not found."))?;
+    let runtime_id = container.runtime_id.as_deref().unwrap_or_default();
+    let target = format!("ecs:{}_{}_{runtime_id}", cluster.name, task.id);
+    if config.offline || !is_connected(config, &target) {
+        return Err(ApiError::modelled(
+            "TargetNotConnectedException",
+            "The execute command failed because execute command was not enabled when the task was run or the execute \
+             command agent isn't running. Wait and try again or run a new task with execute command enabled and try again.",
+        ));
+    }
+    let order = StartOrder {
+        target,
+        document: "AmazonECS-ExecuteInteractiveCommand".into(),
+        session_type: SessionType::InteractiveCommands,
+        properties: json!({ "linux": { "commands": command } }),
+        reason: None,
+        starter: "ecs-execute-command",
+    };
+    let started = service.start(order).ok_or_else(|| ApiError::new("ThrottlingException", "Rate exceeded"))?;
+    let path = format!("{}/{}/{}", cluster.name, task.id, container.name);
+    encode(&json!({
+        "clusterArn": arn(&config.region, "cluster", &cluster.name),
+        "containerArn": arn(&config.region, "container", &path),
+        "containerName": container.name,
+        "interactive": true,
+        "taskArn": task_arn(&config.region, &cluster.name, &task.id),
+        "session": {
+            "sessionId": started.id,
+            "streamUrl": stream_url(request, &started.id, &started.permit),
+            "tokenValue": started.permit.token,
+        },
+    }))
 }
 
 fn find<'a>(config: &'a EmulatorConfig, cluster: Option<&str>) -> Result<&'a EcsCluster, ApiError> {

@@ -58,6 +58,10 @@ pub enum Operation {
     DescribeTasks,
     /// The services of an ECS cluster.
     ListServices,
+    /// ECS: a command in a container.
+    ExecuteCommand,
+    /// KMS: the data key of a sealed session.
+    GenerateDataKey,
     /// The three API calls of a session; not the upgrade.
     Any,
     /// STS: whose credentials are these. The real one denies it to nobody.
@@ -81,6 +85,8 @@ impl Operation {
             "ListTasks" => Some(Self::ListTasks),
             "DescribeTasks" => Some(Self::DescribeTasks),
             "ListServices" => Some(Self::ListServices),
+            "ExecuteCommand" => Some(Self::ExecuteCommand),
+            "GenerateDataKey" => Some(Self::GenerateDataKey),
             "GetDocument" => Some(Self::GetDocument),
             _ => None,
         }
@@ -113,6 +119,8 @@ impl Operation {
             Self::ListTasks => "ListTasks",
             Self::DescribeTasks => "DescribeTasks",
             Self::ListServices => "ListServices",
+            Self::ExecuteCommand => "ExecuteCommand",
+            Self::GenerateDataKey => "GenerateDataKey",
             Self::GetDocument => "GetDocument",
             Self::Any => "Any",
             Self::GetCallerIdentity => "GetCallerIdentity",
@@ -124,7 +132,8 @@ impl Operation {
     /// The service that the call is one of, as signatures and policies name it.
     pub(super) fn service(self) -> &'static str {
         match self {
-            Self::ListTasks | Self::DescribeTasks | Self::ListServices => "ecs",
+            Self::ListTasks | Self::DescribeTasks | Self::ListServices | Self::ExecuteCommand => "ecs",
+            Self::GenerateDataKey => "kms",
             Self::OpenDataChannel => "ssmmessages",
             Self::GetCallerIdentity | Self::AssumeRole | Self::AssumeRoleWithWebIdentity => "sts",
             _ => "ssm",
@@ -179,6 +188,10 @@ pub enum FailureKind {
     NotForSessions,
     /// `BadRequest`: there are too many sessions. Code and text are a guess.
     SessionLimit,
+    /// `NotFoundException`: KMS does not have the key.
+    KeyNotFound,
+    /// `DisabledException`: the key is disabled.
+    KeyDisabled,
 }
 
 impl FailureKind {

@@ -2,16 +2,17 @@
 //! `emulator`, never in the shipped program.
 //!
 //! For tests, benches, the demo, and other people's clients: anything that reads the usual AWS variables and speaks
-//! the data channel can use it. It verifies signatures, takes tokens once, plays the agent with its quirks and dials
-//! real TCP destinations; every fault is a field of [`EmulatorConfig`]. What it never does: import [`crate::proto`],
-//! because a shared state machine would agree with itself while both were wrong (`proto-notes/emulator.md`).
+//! the data channel can use it. It verifies signatures, takes tokens once, plays the agent with its quirks, dials real
+//! TCP destinations and runs real shells; every fault is a field of [`EmulatorConfig`]. What it never does: import
+//! [`crate::proto`], because a shared state machine would agree with itself while both were wrong
+//! (`proto-notes/emulator.md`).
 //!
 //! ```text
 //!            ┌ api, sso ──┐
 //!  client ──▶│ server     │──▶ service: sessions, tokens, state
 //!            └ gateway ───┘          │ one thread per session
 //!                 ▲  websocket       ▼
-//!                 └──── mailbox ──▶ worker: line, relay, agent::AgentCore ──▶ destination (TCP)
+//!                 └──── mailbox ──▶ worker: line, relay, agent::AgentCore ──▶ destination (TCP), program (pty)
 //! ```
 //!
 //! [`Emulator`] is the Rust face, `ssmfwd-emulator` the program, and the control path the face for everything else.
@@ -33,11 +34,14 @@ mod identities;
 mod instance;
 mod interval;
 mod inventory;
+mod kms;
 mod line;
 mod link_rate;
 mod mailbox;
 mod meter;
 mod network;
+#[cfg_attr(not(unix), path = "no_programs.rs")]
+mod program;
 mod relay;
 mod roles;
 mod server;
@@ -54,6 +58,7 @@ mod worker;
 mod tests;
 
 pub use actions::Action;
+pub use agent::{SealFault, SealFaultKind, SessionType};
 pub use config::{
     AgentKind, ConfigPatchError, Counting, EmulatorConfig, Faults, Oversize, PayloadCap, RateCap, UpgradePolicy,
 };

@@ -11,8 +11,10 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{
-    Action, EmulatorConfig, EmulatorState, EndedBy, FailureKind, Operation, SessionState, SsoConfig, clock, failure,
+    Action, EmulatorConfig, EmulatorState, EndedBy, FailureKind, Operation, SessionState, SessionType, SsoConfig,
+    clock, failure,
     identities::Identities,
+    kms::Keys,
     link_rate::ClientLink,
     mailbox::{Event, Inbox},
     network::{Network, Weather},
@@ -30,6 +32,7 @@ pub(super) struct Service {
     state: watch::Sender<EmulatorState>,
     registry: Mutex<Registry>,
     identities: Identities,
+    keys: Keys,
     network: Arc<Network>,
     client_link: ClientLink,
     runtime: tokio::runtime::Handle,
@@ -46,6 +49,7 @@ struct Registry {
 /// A live session.
 struct Session {
     target: String,
+    session_type: SessionType,
     properties: Value,
     started: Instant,
     permits: Vec<Permit>,
@@ -76,8 +80,11 @@ pub(super) enum Resumed {
 pub(super) struct StartOrder {
     pub(super) target: String,
     pub(super) document: String,
+    pub(super) session_type: SessionType,
     pub(super) properties: Value,
     pub(super) reason: Option<String>,
+    /// What its id begins with: who started it.
+    pub(super) starter: &'static str,
 }
 
 impl Service {
@@ -88,6 +95,7 @@ impl Service {
             state: watch::Sender::new(EmulatorState::default()),
             registry: Mutex::new(Registry::new(config.seed)),
             identities: Identities::new(config.seed),
+            keys: Keys::new(config.seed),
             config: RwLock::new(Arc::new(config)),
             network,
             client_link: ClientLink::default(),
@@ -127,6 +135,11 @@ impl Service {
         &self.identities
     }
 
+    /// The emulated KMS.
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     pub(super) fn client_link(&self) -> &ClientLink {
         &self.client_link
     }
@@ -163,10 +176,11 @@ impl Service {
         if registry.sessions.len() >= MAX_SESSIONS || registry.stopped {
             return None;
         }
-        let id = format!("user-{}", registry.hex(17));
+        let id = format!("{}-{}", order.starter, registry.hex(17));
         let permit = registry.permit();
         let session = Session {
             target: order.target.clone(),
+            session_type: order.session_type,
             properties: order.properties,
             started: clock::now(),
             permits: vec![permit.clone()],
@@ -226,6 +240,7 @@ impl Service {
         let assignment = Assignment {
             id: id.to_owned(),
             target: session.target.clone(),
+            session_type: session.session_type,
             properties: session.properties.clone(),
             started: session.started,
             seed,

@@ -98,10 +98,14 @@ pub struct SessionState {
     pub starts_lost: u64,
     /// Largest payload taken from the client, bytes.
     pub largest_payload: usize,
-    /// Connections to destinations open now.
+    /// Connections to destinations open now, and programs that run.
     pub destinations: u64,
     /// Those of them that were dialled and do not answer.
     pub dials_unanswered: u64,
+    /// Payloads are sealed with a data key of KMS.
+    pub sealed: bool,
+    /// Data of the client that the agent could not open, or got before there was a key. Each is a violation.
+    pub unsealed_inputs: u64,
 }
 
 impl SessionState {
@@ -131,6 +135,8 @@ impl SessionState {
             largest_payload: 0,
             destinations: 0,
             dials_unanswered: 0,
+            sealed: false,
+            unsealed_inputs: 0,
         }
     }
 }

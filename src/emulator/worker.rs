@@ -10,6 +10,7 @@
 //! ```
 
 mod levers;
+mod sealing;
 mod sides;
 
 use std::{collections::VecDeque, io, sync::Arc, time::Instant};
@@ -17,9 +18,12 @@ use std::{collections::VecDeque, io, sync::Arc, time::Instant};
 use bytes::Bytes;
 use serde_json::Value;
 
-use self::sides::{AgentSide, Client, Life};
+use self::{
+    sealing::Sealing,
+    sides::{AgentSide, Client, Life},
+};
 use super::{
-    AgentKind, Counting, EmulatorConfig, EndedBy, Oversize,
+    AgentKind, Counting, EmulatorConfig, EndedBy, Oversize, SessionType,
     agent::{AgentCore, AgentInput, AgentOptions, AgentOutput, Behaviour},
     clock,
     destination::Destinations,
@@ -46,6 +50,7 @@ const MAX_WINDOW: usize = 32 << 10;
 pub(super) struct Assignment {
     pub(super) id: String,
     pub(super) target: String,
+    pub(super) session_type: SessionType,
     pub(super) properties: Value,
     pub(super) started: Instant,
     pub(super) seed: u64,
@@ -126,6 +131,9 @@ struct Worker {
     busy: Instant,
     /// The client sent the TerminateSession flag.
     flagged: bool,
+    session_type: SessionType,
+    /// What has been said of the session's seal.
+    sealing: Sealing,
     relayed_since_reset: u64,
     /// The client's websocket is to be reset at the next safe point.
     reset_due: bool,
@@ -137,17 +145,22 @@ struct Worker {
 impl Worker {
     fn new(service: Arc<Service>, inbox: Arc<Inbox>, assignment: Assignment) -> Self {
         let (config, now) = (service.config(), clock::now());
-        let Assignment { id, target, properties, started, seed } = assignment;
+        let Assignment { id, target, session_type, properties, started, seed } = assignment;
         let mut behaviour = behaviour(config.agent);
         behaviour.refuse_early = config.refuse_early.unwrap_or(behaviour.refuse_early);
         behaviour.swallow_early = config.swallow_early.unwrap_or(behaviour.swallow_early);
         behaviour.window = window(config.agent, &config);
         behaviour.refusal.clone_from(&config.agent_refuses);
         behaviour.session_type.clone_from(&config.session_type);
-        behaviour.kms_key.clone_from(&config.kms_key);
+        behaviour.kms_key = config.kms_key.clone().filter(|_| config.kms_in_ports || session_type != SessionType::Port);
+        behaviour.require_challenge = config.require_kms_challenge;
+        behaviour.seal_fault = config.seal_fault;
+        behaviour.windows = config.windows;
         let options = AgentOptions {
             version: config.agent_version.clone(),
             session_id: id.clone(),
+            target: target.clone(),
+            session_type,
             properties,
             behaviour,
             seed,
@@ -167,6 +180,8 @@ impl Worker {
             started,
             busy: now,
             flagged: false,
+            session_type,
+            sealing: Sealing::default(),
             relayed_since_reset: 0,
             reset_due: false,
             over: false,
@@ -269,7 +284,7 @@ impl Worker {
         }
         let (data, payload) = match inspect(&message) {
             Ok(FromClient::StreamData { payload, terminates }) => {
-                self.flagged |= terminates;
+                self.flagged |= terminates && self.session_type == SessionType::Port;
                 self.busy = now;
                 self.tally.up.add(payload);
                 self.tally.largest_payload = self.tally.largest_payload.max(payload);
@@ -359,6 +374,13 @@ impl Worker {
                 AgentOutput::Dial(id, host, port) => self.destinations.dial(now, id, host, port, &self.config),
                 AgentOutput::Write(id, data) => self.destinations.write(id, data),
                 AgentOutput::Close(id) => self.destinations.close(id),
+                AgentOutput::Start(id, program) => self.destinations.start(id, &program, &self.config),
+                AgentOutput::Resize(id, size) => self.destinations.resize(id, size),
+                AgentOutput::Signal(id, signal) => self.destinations.signal(id, signal),
+                AgentOutput::Decrypt(request) => {
+                    let key = self.service.keys().decrypt(&self.config, &request);
+                    self.core.handle(now, AgentInput::Decrypted(key));
+                }
                 AgentOutput::Ended(text) => {
                     let by = if self.flagged { EndedBy::Flag } else { EndedBy::Agent };
                     // Comes back as an event, unless somebody else was quicker.
@@ -367,6 +389,7 @@ impl Worker {
                 AgentOutput::Timeout(deadline) => break deadline,
             }
         };
+        self.look_at_seal();
         if self.core.crashed() {
             self.kill_agent();
         }

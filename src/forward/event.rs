@@ -209,14 +209,17 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// Clients of unix sockets have no address.
     Unix,
+    /// Whoever has started this process, by its stdin and stdout.
+    Stdio,
 }
 
-/// `127.0.0.1:50000`, or `unix`.
+/// `127.0.0.1:50000`, `unix` or `stdio`.
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix => f.write_str("unix"),
+            Self::Stdio => f.write_str("stdio"),
         }
     }
 }

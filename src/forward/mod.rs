@@ -8,6 +8,7 @@
 //!     │                       └─ Supply ──────┐ chooses one
 //!     └─ per connection: local socket ◀─ Relay ─▶ stream of a Tunnel
 //!                                          └─ HalfClose decides when our FIN goes out
+//! stdio ── the same for the only connection of this process, without a Forwarder
 //! ```
 
 mod adopted;
@@ -18,12 +19,14 @@ pub(crate) mod grammar;
 mod half_close;
 mod lingering;
 mod listener;
+mod lone;
 mod probe;
 mod relay;
 mod retry;
 mod sessions;
 mod spec;
 mod status;
+pub(crate) mod stdio;
 mod supply;
 mod tunnel;
 #[cfg(unix)]
@@ -40,6 +43,7 @@ pub use forwarder::{ForwardEnd, Forwarder, ForwarderOptions};
 pub use grammar::{DestinationError, GrammarError};
 pub use half_close::{Fin, HalfClose};
 pub use listener::{Accepted, BindError, Listeners, LocalAddress};
+pub(crate) use lone::{end_session, start_session};
 pub use probe::{ProbeResult, probe};
 pub use relay::{Carried, LocalSocket, Relay};
 pub use sessions::{NotSessions, SESSIONS_PER_TARGET, SessionAccounts, Sessions};

@@ -113,6 +113,7 @@ pub struct Relay<L, S> {
     /// Our FIN went out although a reply was due.
     gave_up: bool,
     linger: Duration,
+    fin_wait: Duration,
     last_heard: Instant,
     timer: Pin<Box<Sleep>>,
     traffic: Arc<Traffic>,
@@ -168,10 +169,16 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
             policy: HalfClose::new(linger),
             gave_up: false,
             linger,
+            fin_wait: FIN_WAIT,
             last_heard: now.into_std(),
             timer: Box::pin(time::sleep_until(now)),
             traffic,
         }
+    }
+
+    /// Lets the agent be silent for so long after our FIN, where that is not to be bounded like a connection among many.
+    pub(super) fn waiting_for_fin(self, fin_wait: Duration) -> Self {
+        Self { fin_wait, ..self }
     }
 
     /// Carries bytes until one side has ended. Cancel-safe.
@@ -254,7 +261,7 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
                 Some(ConnectionEnd::DestinationClosed)
             }
             (_, Down::Broken) if self.stream.is_none() || self.up == Up::Closed => Some(ConnectionEnd::LocalReset),
-            (Up::Closed, Down::Open) if self.down_rest.is_empty() && reached(self.last_heard, FIN_WAIT, now) => {
+            (Up::Closed, Down::Open) if self.down_rest.is_empty() && reached(self.last_heard, self.fin_wait, now) => {
                 Some(ConnectionEnd::Unanswered)
             }
             _ => None,
@@ -271,7 +278,7 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
                 Fin::Now => Some(now),
                 Fin::At(due) => Some(due),
             },
-            (Up::Closed, Down::Open) => self.last_heard.checked_add(FIN_WAIT),
+            (Up::Closed, Down::Open) => self.last_heard.checked_add(self.fin_wait),
             (Up::Discarding, Down::Over { at }) => at.checked_add(self.linger),
             _ => None,
         }

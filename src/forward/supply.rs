@@ -285,7 +285,7 @@ impl<T: Tunnel> Supply<T> {
                 lease.opened();
                 Attempt::Opened(Opened { stream, lease })
             }
-            Err(OpenError::Used | OpenError::Full(_)) => Attempt::Unfit,
+            Err(OpenError::Used | OpenError::Full(_) | OpenError::WrongKind) => Attempt::Unfit,
             Err(OpenError::Closed(_) | OpenError::Ending) => Attempt::Ending,
         }
     }

@@ -40,6 +40,8 @@ pub enum Cause {
     ChannelClosed(String),
     /// The handshake could not be completed.
     Handshake(String),
+    /// The session is to be sealed with a key of KMS, and cannot be, or what came is not sealed as it has to be.
+    Encryption(String),
     /// The peer broke the protocol.
     Protocol(String),
     /// A limit of this library was exceeded by the peer.
@@ -61,6 +63,7 @@ impl fmt::Display for Cause {
             Self::ChannelClosed(text) if text.is_empty() => f.write_str("the session was closed"),
             Self::ChannelClosed(text) => write!(f, "the session was closed: {text}"),
             Self::Handshake(text) => write!(f, "handshake failed: {text}"),
+            Self::Encryption(text) => write!(f, "encryption failed: {text}"),
             Self::Protocol(text) => write!(f, "protocol violation: {text}"),
             Self::Limit(text) => write!(f, "limit exceeded: {text}"),
             Self::ConnectionLost(text) => write!(f, "connection lost: {text}"),
@@ -82,11 +85,28 @@ pub struct CloseReason {
     pub cause: Cause,
 }
 
+/// What a session that carries one connection comes to when nothing that is for the destination is acknowledged.
+pub(super) const DESTINATION_SILENT: &str =
+    "the agent acknowledges no data: the destination refused the connection or did not answer";
+/// How the agent begins its words on a destination that it cannot dial.
+pub(super) const CANNOT_DIAL: &str = "Unable to connect to specified port";
+
 impl CloseReason {
     /// A reason.
     #[must_use]
     pub const fn new(initiator: Initiator, cause: Cause) -> Self {
         Self { initiator, cause }
+    }
+
+    /// Whether the destination is why: in a session that carries one connection at a time it refused the connection or
+    /// did not answer, which the agent mostly shows by silence (`proto-notes/port-sessions.md#refusals`).
+    #[must_use]
+    pub fn is_destination_unreachable(&self) -> bool {
+        match &self.cause {
+            Cause::Timeout(what) => *what == DESTINATION_SILENT,
+            Cause::ChannelClosed(text) => text.starts_with(CANNOT_DIAL),
+            _ => false,
+        }
     }
 }
 

@@ -5,6 +5,32 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{PathState, ProcessBudget, Slowdown, limits};
+use crate::wire::Size;
+
+/// What kinds of session the client serves. Another kind is refused in the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum SessionKinds {
+    /// Those that carry connections: type `Port`.
+    #[default]
+    Connections,
+    /// A shell or a command: types `Standard_Stream`, `InteractiveCommands` and `NonInteractiveCommands`.
+    Shell,
+    /// Either, as the document wants it.
+    Any,
+}
+
+impl SessionKinds {
+    /// Whether connections are served.
+    pub(super) fn include_connections(self) -> bool {
+        self != Self::Shell
+    }
+
+    /// Whether shells are.
+    pub(super) fn include_shells(self) -> bool {
+        self != Self::Connections
+    }
+}
 
 /// Settings of one session.
 #[derive(Debug, Clone)]
@@ -30,6 +56,10 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// Unacknowledged data and silence of the agent for this long: the session is given up.
     pub stall_timeout: Duration,
+    /// What kinds of session are served.
+    pub kinds: SessionKinds,
+    /// Size of the terminal that a shell begins with, in characters.
+    pub terminal: Size,
     /// How often something harmless is sent so that the service does not take the session for idle; never if `None`.
     pub keep_alive: Option<Duration>,
     /// Shared by all sessions of the process.
@@ -43,6 +73,9 @@ pub struct Config {
 impl Config {
     /// The version that AWS names as the oldest supported one.
     pub const CLIENT_VERSION: &str = "1.2.764.0";
+
+    /// What a shell is told where there is no terminal: wide enough that few lines are folded. The genuine client's.
+    pub const NO_TERMINAL: Size = Size { cols: 300, rows: 100 };
 
     /// Without values that would spin, overflow the clock, or leave no room for a frame.
     pub(super) fn clamped(mut self) -> Self {
@@ -68,6 +101,8 @@ impl Config {
             max_message_rate: limits::MESSAGE_RATE,
             handshake_timeout: limits::HANDSHAKE,
             stall_timeout: limits::STALL_TIMEOUT,
+            kinds: SessionKinds::default(),
+            terminal: Self::NO_TERMINAL,
             keep_alive: None,
             budget: ProcessBudget::default(),
             path: PathState::default(),

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use super::{CloseReason, Mode, StreamId, Token};
+use super::{CloseReason, Mode, SealedKey, StreamId, Token};
 use crate::wire::{DecodeError, Draft, Message};
 
 /// What happens to a session.
@@ -28,6 +28,9 @@ pub enum Input {
     Disconnected,
     /// An attempt that [`Event::Reconnect`] asked for has failed, in a way that may pass.
     ConnectFailed,
+    /// What came of [`Event::DataKeyWanted`]: a data key, or why there is none, in words for people. Ignored at any
+    /// other time.
+    DataKey(Result<SealedKey, String>),
     /// The machine or the network may have woken: what is waited for is tried at once, and whether the websocket still
     /// lives is found out quickly.
     Wake,
@@ -130,8 +133,16 @@ pub enum Event {
     Ready {
         /// How connections are carried.
         mode: Mode,
-        /// What the agent says it is.
+        /// What the agent says it is; empty if it has not said.
         agent_version: String,
+    },
+    /// The session is to be sealed: have KMS make a data key of 64 bytes with this key, for the session, the target and,
+    /// if there is one, the challenge, and answer with [`Input::DataKey`].
+    DataKeyWanted {
+        /// Id, ARN or alias of the key, as the account's preferences have it.
+        key_id: String,
+        /// What the encryption context has to say under `aws:ssm:RandomChallenge`.
+        challenge: Option<String>,
     },
     /// Text that the administrator wants users to see.
     CustomerMessage(String),
@@ -141,6 +152,9 @@ pub enum Event {
     Writable(StreamId),
     /// A session that carries one connection at a time is free for the next.
     CanOpen,
+    /// Everything that was written is acknowledged, which [`Session::is_drained`](super::Session::is_drained) had to
+    /// deny.
+    Drained,
     /// The agent could not reach the destination of this stream, as well as the protocol lets us tell.
     DestinationRefused(StreamId),
     /// The peer is (or is no longer) behind: new data is held.

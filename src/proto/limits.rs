@@ -100,6 +100,14 @@ pub const MALFORMED_MESSAGES: u32 = 64;
 
 /// Client actions of a handshake request that are answered; the genuine agent asks for two at most.
 pub const CLIENT_ACTIONS: usize = 16;
+/// Characters of the id of a KMS key: the most that KMS takes.
+pub const KEY_ID: usize = 2048;
+/// Characters of the challenge for the encryption context, and bytes of the challenge that is to be sealed: the genuine
+/// agent's have 24 and 64.
+pub const CHALLENGE: usize = 1024;
+/// Ranges of nonces that are remembered, twice: of an agent that draws them at random, as many of its last messages, in
+/// a hundred kilobytes.
+pub const NONCE_RANGES: usize = 1024;
 /// Characters of a text for people that are kept: why the channel was closed, what the administrator has to say. A
 /// message may hold a megabyte, and every open stream gets a copy of the reason. The longest text of the genuine
 /// agent and service is some 200 characters.

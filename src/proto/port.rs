@@ -1,15 +1,23 @@
-//! How a port session carries connections: with or without streams.
+//! What a session carries: connections, with or without streams, or a shell.
 
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    CloseReason, Event, Read, StreamError, StreamId, mux::Mux, single::Single, statistics::Meter, stream::Stream,
+    CloseReason, Event, OutputRead, Read, StreamError, StreamId,
+    close::Cause,
+    limits,
+    mux::Mux,
+    sealing::{Cover, SealError},
+    shell::Shell,
+    single::Single,
+    statistics::Meter,
+    stream::Stream,
 };
-use crate::wire::{DecodeError, PayloadKind, SequenceNumber};
+use crate::wire::{DecodeError, PayloadKind, SequenceNumber, Size};
 
-/// How connections are carried (`proto-notes/port-sessions.md#modes`).
+/// What a session carries, and how (`proto-notes/port-sessions.md#modes`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
@@ -19,6 +27,19 @@ pub enum Mode {
     Basic,
     /// One, for the life of the session: documents that are not for port forwarding, such as the one for SSH.
     Raw,
+    /// None, but a shell or a command: its input and output are the one stream
+    /// (`proto-notes/shell-sessions.md`).
+    Shell,
+}
+
+/// What a handshake leads to.
+#[derive(Debug)]
+pub(super) enum Service {
+    Mux,
+    Basic,
+    Raw,
+    /// Only a shell can be sealed.
+    Shell(Cover),
 }
 
 /// Why a stream could not be opened.
@@ -49,48 +70,78 @@ pub enum OpenError {
 pub(super) enum Port {
     Mux(Box<Mux>),
     Single(Box<Single>),
+    Shell(Box<Shell>),
 }
 
-macro_rules! both {
+macro_rules! each {
     ($self:expr, $port:ident => $call:expr) => {
         match $self {
             Port::Mux($port) => $call,
             Port::Single($port) => $call,
+            Port::Shell($port) => $call,
         }
     };
 }
 
 impl Port {
-    pub(super) fn new(mode: Mode) -> Self {
-        match mode {
-            Mode::Mux => Self::Mux(Box::new(Mux::new())),
-            Mode::Basic => Self::Single(Box::new(Single::new(true))),
-            Mode::Raw => Self::Single(Box::new(Single::new(false))),
+    /// `terminal`: what a shell begins with.
+    pub(super) fn new(service: Service, terminal: Size) -> Self {
+        match service {
+            Service::Mux => Self::Mux(Box::new(Mux::new())),
+            Service::Basic => Self::Single(Box::new(Single::new(true))),
+            Service::Raw => Self::Single(Box::new(Single::new(false))),
+            Service::Shell(cover) => Self::Shell(Box::new(Shell::new(cover, terminal))),
+        }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        match self {
+            Self::Mux(_) => Mode::Mux,
+            Self::Single(single) if single.is_reusable() => Mode::Basic,
+            Self::Single(_) => Mode::Raw,
+            Self::Shell(_) => Mode::Shell,
+        }
+    }
+
+    pub(super) fn shell(&self) -> Option<&Shell> {
+        if let Self::Shell(shell) = self { Some(shell) } else { None }
+    }
+
+    pub(super) fn shell_mut(&mut self) -> Option<&mut Shell> {
+        if let Self::Shell(shell) = self { Some(shell) } else { None }
+    }
+
+    /// Whether there is a stream that nobody has asked for, and that can still be read when the session has ended.
+    pub(super) fn outlives_session(&self) -> bool {
+        match self {
+            Self::Mux(_) => false,
+            Self::Single(single) => single.has_unclaimed_end(),
+            Self::Shell(shell) => !shell.is_claimed(),
         }
     }
 
     pub(super) fn open(&mut self) -> Result<StreamId, OpenError> {
-        both!(self, port => port.open())
+        each!(self, port => port.open())
     }
 
     pub(super) fn write(&mut self, id: StreamId, data: &[u8]) -> Result<usize, StreamError> {
-        both!(self, port => port.write(id, data))
+        each!(self, port => port.write(id, data))
     }
 
     pub(super) fn write_buffer(&mut self, id: StreamId, buffer: &mut Vec<u8>) -> Result<usize, StreamError> {
-        both!(self, port => port.write_buffer(id, buffer))
+        each!(self, port => port.write_buffer(id, buffer))
     }
 
     pub(super) fn read(&mut self, id: StreamId, out: &mut impl BufMut) -> Result<Read, StreamError> {
-        both!(self, port => port.read(id, out))
+        each!(self, port => port.read(id, out))
     }
 
     pub(super) fn finish(&mut self, id: StreamId) {
-        both!(self, port => port.finish(id));
+        each!(self, port => port.finish(id));
     }
 
     pub(super) fn release(&mut self, id: StreamId) {
-        both!(self, port => port.release(id));
+        each!(self, port => port.release(id));
     }
 
     /// Without a copy: fills places with pieces of up to `limit` bytes together. The count is of the pieces.
@@ -100,17 +151,39 @@ impl Port {
         pieces: &mut [Bytes],
         limit: usize,
     ) -> Result<Read, StreamError> {
-        both!(self, port => port.read_pieces(id, pieces, limit))
+        each!(self, port => port.read_pieces(id, pieces, limit))
+    }
+
+    /// What a shell has written, of one kind. What others carry is all of one.
+    pub(super) fn read_output(
+        &mut self,
+        id: StreamId,
+        pieces: &mut [Bytes],
+        limit: usize,
+    ) -> Result<OutputRead, StreamError> {
+        self.shell_mut().ok_or(StreamError::Unknown)?.read_output(id, pieces, limit)
     }
 
     /// Takes the payload of a message with which the session had received `position` bytes.
-    pub(super) fn receive(&mut self, now: Instant, payload: Bytes, position: u64) -> Result<(), DecodeError> {
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        kind: PayloadKind,
+        payload: Bytes,
+        position: u64,
+    ) -> Result<(), Cause> {
         match self {
-            Self::Mux(mux) => mux.receive(now, payload, position),
-            Self::Single(single) => {
+            Self::Mux(mux) if kind == PayloadKind::Output => {
+                mux.receive(now, payload, position).map_err(|error: DecodeError| Cause::Protocol(error.to_string()))
+            }
+            Self::Single(single) if kind == PayloadKind::Output => {
                 single.receive(now, payload, position);
                 Ok(())
             }
+            Self::Mux(_) | Self::Single(_) => Ok(()),
+            Self::Shell(shell) => shell
+                .receive(now, kind, payload, position)
+                .map_err(|error: SealError| Cause::Encryption(error.to_string())),
         }
     }
 
@@ -124,6 +197,7 @@ impl Port {
         match self {
             Self::Mux(mux) => mux.has_output().then_some(PayloadKind::Output),
             Self::Single(single) => single.output(),
+            Self::Shell(shell) => shell.output(),
         }
     }
 
@@ -149,12 +223,13 @@ impl Port {
         match self {
             Self::Mux(mux) => mux.fill(now, out, limit, urgent),
             Self::Single(single) => single.fill(now, sequence, out, limit),
+            Self::Shell(shell) => shell.fill(now, out, limit),
         }
     }
 
     pub(super) fn settles_at(&self, is_unacked: impl Fn(SequenceNumber) -> bool, rtt: Duration) -> Option<Instant> {
         match self {
-            Self::Mux(_) => None,
+            Self::Mux(_) | Self::Shell(_) => None,
             Self::Single(single) => single.settles_at(is_unacked, rtt),
         }
     }
@@ -177,6 +252,11 @@ impl Port {
         }
     }
 
+    /// The largest payload that messages may have; shells are not worth a larger one.
+    pub(super) fn payload_limit(&self) -> usize {
+        if let Self::Shell(_) = self { limits::PAYLOAD } else { usize::MAX }
+    }
+
     /// While it is known that nothing can be answered, connections without an answer are not counted.
     pub(super) fn suspend_unanswered(&mut self, now: Instant, suspended: bool) {
         if let Self::Mux(mux) = self {
@@ -189,7 +269,7 @@ impl Port {
     pub(super) fn unanswered_at(&self) -> Option<Instant> {
         match self {
             Self::Mux(mux) => mux.unanswered_at(),
-            Self::Single(_) => None,
+            Self::Single(_) | Self::Shell(_) => None,
         }
     }
 
@@ -214,7 +294,13 @@ impl Port {
         match self {
             Self::Mux(mux) => mux.has_unsent(),
             Self::Single(single) => single.output().is_some(),
+            Self::Shell(shell) => shell.has_unsent(),
         }
+    }
+
+    /// Whether nothing is left to say but that the session is over.
+    pub(super) fn wants_end(&self) -> bool {
+        matches!(self, Self::Single(single) if single.wants_end())
     }
 
     /// Whether so many bytes wait to be sent.
@@ -222,29 +308,30 @@ impl Port {
         match self {
             Self::Mux(mux) => mux.has_waiting(bytes),
             Self::Single(single) => single.has_waiting(bytes),
+            Self::Shell(shell) => shell.has_waiting(bytes),
         }
     }
 
     pub(super) fn end_all(&mut self, reason: &CloseReason) {
-        both!(self, port => port.end_all(reason));
+        each!(self, port => port.end_all(reason));
     }
 
     pub(super) fn cut(&self, id: StreamId) -> Option<StreamError> {
-        both!(self, port => port.cut(id))
+        each!(self, port => port.cut(id))
     }
 
     pub(super) fn parked(&self) -> usize {
-        both!(self, port => port.parked())
+        each!(self, port => port.parked())
     }
 
     /// Keeps as little as an idle session needs.
     pub(super) fn rest(&mut self) {
-        both!(self, port => port.rest());
+        each!(self, port => port.rest());
     }
 
     /// Bytes that were received and not read, without those that are parked.
     pub(super) fn unread(&self) -> usize {
-        both!(self, port => port.unread())
+        each!(self, port => port.unread())
     }
 
     /// How many of them may be there. With one stream nobody has to know who holds up whom.
@@ -255,7 +342,7 @@ impl Port {
     }
 
     pub(super) fn held(&self) -> usize {
-        both!(self, port => port.held())
+        each!(self, port => port.held())
     }
 
     /// Streams that have something to send.
@@ -263,11 +350,12 @@ impl Port {
         match self {
             Self::Mux(mux) => mux.waiting(),
             Self::Single(single) => usize::from(single.output().is_some()),
+            Self::Shell(shell) => usize::from(shell.output().is_some()),
         }
     }
 
     pub(super) fn meter(&mut self) -> &mut Meter {
-        both!(self, port => port.meter())
+        each!(self, port => port.meter())
     }
 
     /// Largest number of unsent and of unread bytes of any stream.
@@ -277,10 +365,11 @@ impl Port {
         match self {
             Self::Mux(mux) => mux.streams().map(sizes).fold((0, 0), max),
             Self::Single(single) => single.streams().map(sizes).fold((0, 0), max),
+            Self::Shell(shell) => sizes(shell.the_stream()),
         }
     }
 
     pub(super) fn next_event(&mut self) -> Option<Event> {
-        both!(self, port => port.next_event())
+        each!(self, port => port.next_event())
     }
 }

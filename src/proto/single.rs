@@ -12,7 +12,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    CloseReason, Event, Initiator, OpenError, Read, StreamError, limits,
+    Cause, CloseReason, Event, Initiator, OpenError, Read, StreamError, limits,
     send_buffer::SpareBuffers,
     statistics::Meter,
     stream::{Finish, Stream, Wake},
@@ -81,6 +81,15 @@ impl Single {
         Ok(self.id)
     }
 
+    pub(super) fn is_reusable(&self) -> bool {
+        self.reusable
+    }
+
+    /// Whether a raw connection has come to its end before anybody asked for it.
+    pub(super) fn has_unclaimed_end(&self) -> bool {
+        !self.reusable && self.life == Life::Unclaimed && self.stream.has_ended() && self.stream.cut().is_none()
+    }
+
     fn stream(&mut self, id: StreamId) -> Result<&mut Stream, StreamError> {
         if id == self.id { Ok(&mut self.stream) } else { self.earlier.get_mut(&id).ok_or(StreamError::Unknown) }
     }
@@ -110,7 +119,8 @@ impl Single {
         self.stream(id)?.read_pieces(pieces, limit)
     }
 
-    /// In raw mode nothing can be said to the agent: it learns of the end when the session ends.
+    /// In raw mode nothing can be said to the agent: the end of the session is the end of the connection, and it comes
+    /// when all has arrived.
     pub(super) fn finish(&mut self, id: StreamId) {
         if let Ok(stream) = self.stream(id)
             && stream.finish == Finish::Flowing
@@ -196,9 +206,19 @@ impl Single {
         }
     }
 
-    /// The session is over. A raw connection that the agent ended has simply reached its end.
+    /// Whether the end of the session is all that is left to say about its connection.
+    pub(super) fn wants_end(&self) -> bool {
+        !self.reusable
+            && self.life == Life::Claimed
+            && self.stream.finish == Finish::Wanted
+            && self.stream.unsent.is_empty()
+    }
+
+    /// The session is over. A raw connection that the agent ended has simply reached its end, and so has one that we
+    /// have finished.
     pub(super) fn end_all(&mut self, reason: &CloseReason) {
-        let clean = !self.reusable && reason.initiator == Initiator::Agent;
+        let as_wanted = self.stream.finish == Finish::Wanted && reason.cause == Cause::Requested;
+        let clean = !self.reusable && (reason.initiator == Initiator::Agent || as_wanted);
         let wake = self.stream.end(if clean { Ok(()) } else { Err(StreamError::SessionEnded(reason.clone())) });
         self.wake(wake);
     }

@@ -13,16 +13,20 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    ConnectError, ControlPlane, Dial, Grant, Health, Mode, OpenError, SessionEvent, SessionId, SessionOptions,
+    ConnectError, ControlPlane, Dial, Grant, Health, Mode, OpenError, SessionEvent, SessionId, SessionOptions, Shell,
     StartRequest, Stream, Token,
-    ahead::meanwhile,
+    ahead::{Ahead, meanwhile},
     clock,
+    data_key::DataKeys,
     driver::{Driver, Ended, Reconnect},
     reconnector::Reconnector,
     shared::{Shared, Status},
     wake,
 };
-use crate::proto::{self, Cause, CloseReason, Config, Initiator, Input, Statistics};
+use crate::{
+    proto::{self, Cause, CloseReason, Config, Initiator, Input, Statistics},
+    wire::{SessionTypeParameters, Size},
+};
 
 /// How long a cancelled StartSession is waited for: if it succeeds after all, its session has to be ended.
 const START_AFTER_CANCEL: Duration = Duration::from_secs(5);
@@ -72,8 +76,44 @@ impl Session {
         let (grant, ahead) = meanwhile(starting, dialer.connect_ahead(&*control)).await;
         let grant = grant?;
         tracing::debug!(session = %grant.session_id, url = %grant.url, "session started");
-        let target = grant.target.clone().unwrap_or(target);
-        options.tell(SessionEvent::Started { session: grant.session_id.clone(), target });
+        let target = grant.target.clone().or(Some(target));
+        Self::attach(control, dialer, grant, target, options, deadline, cancel, ahead).await
+    }
+
+    /// The same for a session that somebody else has started: with the permission that StartSession gave them, and the
+    /// target exactly as they named it there, without which it cannot be sealed. Like any other it is resumed when its websocket is lost, unless its
+    /// StreamUrl is presigned, and ended with this one's end.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]. When `cancel` fires, and on any error, the SSM session is ended before this returns.
+    pub async fn adopt<D: Dial>(
+        control: Arc<dyn ControlPlane>,
+        dialer: Arc<D>,
+        grant: Grant,
+        target: Option<String>,
+        options: SessionOptions,
+        cancel: CancellationToken,
+    ) -> Result<Self, ConnectError> {
+        let deadline = Instant::now() + options.connect_timeout;
+        tracing::debug!(session = %grant.session_id, url = %grant.url, "session adopted");
+        let target = grant.target.clone().or(target);
+        Self::attach(control, dialer, grant, target, options, deadline, cancel, None).await
+    }
+
+    /// The websocket and the handshake of a session that was started.
+    #[expect(clippy::too_many_arguments, reason = "what a session consists of")]
+    async fn attach<D: Dial>(
+        control: Arc<dyn ControlPlane>,
+        dialer: Arc<D>,
+        grant: Grant,
+        target: Option<String>,
+        options: SessionOptions,
+        deadline: Instant,
+        cancel: CancellationToken,
+        ahead: Option<Ahead<D::Io>>,
+    ) -> Result<Self, ConnectError> {
+        let named = target.clone().unwrap_or_default();
+        options.tell(SessionEvent::Started { session: grant.session_id.clone(), target: named });
         let unowned = Unowned::new(&control, &grant.session_id, &options);
         let dialled = tokio::select! {
             biased;
@@ -101,12 +141,12 @@ impl Session {
             let reconnector = Reconnector { control, dialer, session, options };
             Box::new(move || reconnector.attempt()) as Reconnect<D::Io>
         });
-        let link = FirstLink { token: grant.token, websocket: dialled.websocket, reconnect };
+        let link = FirstLink { token: grant.token, websocket: dialled.websocket, reconnect, target };
         Self::run(control, grant.session_id, link, options, deadline, cancel).await
     }
 
     /// The same over a websocket that the caller has opened. Such a session ends with its websocket: nobody knows how
-    /// to open another.
+    /// to open another; nor can it be sealed, because nobody knows its target.
     ///
     /// # Errors
     /// See [`ConnectError`]. When `cancel` fires, and on any error, the SSM session is ended before this returns.
@@ -122,7 +162,7 @@ impl Session {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let deadline = Instant::now() + options.connect_timeout;
-        let link = FirstLink { token, websocket, reconnect: None };
+        let link = FirstLink { token, websocket, reconnect: None, target: None };
         Self::run(control, session_id, link, options, deadline, cancel).await
     }
 
@@ -143,6 +183,8 @@ impl Session {
         config.ping_interval = options.ping_interval;
         config.stall_timeout = options.stall_timeout;
         config.keep_alive = options.keep_alive;
+        config.kinds = options.kinds;
+        config.terminal = options.terminal;
         config.handshake_timeout = deadline.into_std().saturating_duration_since(now);
         config.budget = options.budget.clone();
         config.max_payload = options.max_payload;
@@ -151,8 +193,9 @@ impl Session {
         config.slowdown = options.slowdown.clone();
         let mut proto = proto::Session::new(config, now);
         proto.handle(now, Input::Connected(link.token));
+        let data_keys = DataKeys { control: Arc::clone(&control), session: session_id.clone(), target: link.target };
         let shared = Arc::new(Shared::new(session_id, proto));
-        let driver = Driver::new(Arc::clone(&shared), options.clone(), link.websocket, link.reconnect);
+        let driver = Driver::new(Arc::clone(&shared), options.clone(), link.websocket, link.reconnect, data_keys);
         tokio::spawn(supervise(driver, Arc::clone(&shared), control, options));
 
         let holder = Arc::new(Holder { shared });
@@ -172,8 +215,17 @@ impl Session {
                 }
             }
             Some(Status::Closed(reason) | Status::Finished(reason)) => {
+                let (left, no_data_key) = {
+                    let mut state = holder.shared.lock();
+                    let left = state.proto.mode().filter(|_| state.proto.left_something());
+                    (left, state.no_data_key.take())
+                };
+                // Over already, as short commands are: what it has written is there.
+                if let Some(mode) = left {
+                    return Ok(Self { holder, mode });
+                }
                 finished(&holder.shared).await;
-                Err(ConnectError::Closed(reason))
+                Err(no_data_key.map_or(ConnectError::Closed(reason), ConnectError::Control))
             }
             Some(Status::Connecting) | None => {
                 holder.shared.end();
@@ -189,7 +241,7 @@ impl Session {
         &self.holder.shared.id
     }
 
-    /// How connections are carried.
+    /// What is carried, and how.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
@@ -201,7 +253,8 @@ impl Session {
         self.holder.shared.health.subscribe()
     }
 
-    /// What the agent says it is, four numbers such as `3.3.987.0`; `None` once the session has ended.
+    /// What the agent says it is, four numbers such as `3.3.987.0`; `None` once the session has ended, and of a shell
+    /// that began without a handshake.
     #[must_use]
     pub fn agent_version(&self) -> Option<String> {
         self.holder.shared.lock().proto.agent_version().map(str::to_owned)
@@ -232,6 +285,9 @@ impl Session {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(&self) -> Result<Stream, OpenError> {
+        if self.mode == Mode::Shell {
+            return Err(OpenError::WrongKind);
+        }
         let shared = &self.holder.shared;
         let _turn = if self.mode == Mode::Basic { Some(shared.turn.lock().await) } else { None };
         loop {
@@ -244,6 +300,67 @@ impl Session {
                 }
                 Err(proto::OpenError::Busy) => freed.await,
                 Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The shell or command of a session that carries one. There is one, so this succeeds once; also when it has ended,
+    /// so that what it wrote can be read.
+    ///
+    /// # Errors
+    /// See [`OpenError`]: [`WrongKind`](OpenError::WrongKind) in sessions that carry connections.
+    pub fn shell(&self) -> Result<Shell, OpenError> {
+        if self.mode != Mode::Shell {
+            return Err(OpenError::WrongKind);
+        }
+        let id = self.holder.shared.change(|state| (state.proto.open_stream(), true))?;
+        Ok(Shell::new(Arc::clone(&self.holder), id))
+    }
+
+    /// A shell's terminal has this size now, in characters. Of several that wait to be sent only the newest is.
+    pub fn resize(&self, cols: u32, rows: u32) {
+        self.holder.shared.change(|state| (state.proto.set_size(Size { cols, rows }), true));
+    }
+
+    /// See [`Shell::exit_code`]. Stays when the session has ended.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        self.holder.shared.lock().proto.exit_code()
+    }
+
+    /// The session type and the document's properties, as the agent named them in the handshake; `None` of a shell that
+    /// began without one. Stays when the session has ended.
+    #[must_use]
+    pub fn declared(&self) -> Option<SessionTypeParameters> {
+        self.holder.shared.lock().proto.declared().cloned()
+    }
+
+    /// Whether payloads are sealed with a data key of AWS KMS.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.holder.shared.lock().proto.is_sealed()
+    }
+
+    /// Completes when everything that was written to the session's streams is acknowledged, which agents do when the
+    /// destination, or the shell, has taken it; takes as long as that takes. A session that carries a single connection
+    /// ends by itself then, if that connection was ended.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the session ended, if it did before.
+    pub async fn drained(&self) -> Result<(), CloseReason> {
+        let shared = &self.holder.shared;
+        let mut closed = std::pin::pin!(self.closed());
+        loop {
+            let mut drained = std::pin::pin!(shared.drained.notified());
+            drained.as_mut().enable();
+            if shared.change(|state| (state.proto.is_drained(), true)) {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                () = drained => {}
+                reason = &mut closed => return Err(reason),
             }
         }
     }
@@ -279,6 +396,8 @@ struct FirstLink<S> {
     token: Token,
     websocket: WebSocketStream<S>,
     reconnect: Option<Reconnect<S>>,
+    /// What the session was started on, if that is known.
+    target: Option<String>,
 }
 
 /// StartSession. In a task of its own, because a call that nobody waits for any more may still succeed, and then there

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, future::Future, pin::Pin};
 
 use http::{HeaderName, HeaderValue};
+use zeroize::Zeroizing;
 
 use super::{Gateway, StreamUrl};
 pub use crate::proto::Token;
@@ -46,6 +47,42 @@ pub struct Grant {
     pub target: Option<String>,
 }
 
+/// What KMS is asked for when a session is to be sealed: a data key of 64 bytes
+/// (`proto-notes/handshake.md#encryption`).
+///
+/// The encryption context is `aws:ssm:SessionId`, `aws:ssm:TargetId` and, where there is a challenge,
+/// `aws:ssm:RandomChallenge`; nothing else, or the agent cannot open the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataKeyRequest {
+    /// Id, ARN or alias of the key, as the account's preferences have it.
+    pub key_id: String,
+    /// The session.
+    pub session_id: SessionId,
+    /// The target exactly as it was given to StartSession.
+    pub target: String,
+    /// The agent's challenge; agents before 3.3.808.0 send none.
+    pub challenge: Option<String>,
+}
+
+/// A data key in both forms that KMS gives.
+#[derive(Clone)]
+pub struct DataKeyGrant {
+    /// 64 bytes.
+    pub plaintext: Zeroizing<Vec<u8>>,
+    /// For the agent, who has KMS open it.
+    pub ciphertext: Vec<u8>,
+}
+
+/// Shows no key.
+impl fmt::Debug for DataKeyGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DataKeyGrant(redacted)")
+    }
+}
+
+/// The call that makes a data key, as it is named in errors.
+pub(super) const GENERATE_DATA_KEY: &str = "GenerateDataKey";
+
 /// How a `+` in the query of a StreamUrl is read when the upgrade request is signed: it is not known which the
 /// service expects (`proto-notes/websocket.md#signature`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,6 +108,18 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// a connection is there when its StreamUrl comes. `None` if nothing is known.
     fn gateway(&self) -> BoxFuture<'_, Option<Gateway>> {
         Box::pin(std::future::ready(None))
+    }
+
+    /// A data key for a session whose agent asks for encryption. What fails ends the session before it is ready. A
+    /// control plane that has no KMS says so.
+    fn data_key<'a>(&'a self, request: &'a DataKeyRequest) -> BoxFuture<'a, Result<DataKeyGrant, ControlError>> {
+        Box::pin(std::future::ready(Err(ControlError {
+            kind: ControlErrorKind::InvalidRequest,
+            operation: GENERATE_DATA_KEY,
+            resource: request.key_id.clone(),
+            message: "this program makes no data keys".to_owned(),
+            source: None,
+        })))
     }
 
     /// Headers that sign the websocket upgrade, made afresh for every dial. Never called for presigned URLs.
@@ -135,7 +184,7 @@ impl ControlErrorKind {
 pub struct ControlError {
     /// What kind of failure.
     pub kind: ControlErrorKind,
-    /// `StartSession`, `ResumeSession`, `TerminateSession`, `OpenDataChannel`, or what a control plane does to find the
+    /// `StartSession`, `ResumeSession`, `TerminateSession`, `OpenDataChannel`, `GenerateDataKey`, or what a control plane does to find the
     /// target of a name.
     pub operation: &'static str,
     /// The target (its id, once that is known) or the session.

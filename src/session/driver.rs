@@ -38,6 +38,7 @@ use self::news::{News, loss};
 use super::{
     SessionOptions, Transport, clock,
     coalescing::{Change, Coalescing},
+    data_key::{Asking, DataKeys},
     reconnector::{Attempt, Attempting, Failure},
     shared::{Shared, State},
 };
@@ -77,6 +78,9 @@ pub(super) struct Driver<S> {
     link: Link<S>,
     /// None: the session ends with its websocket.
     reconnect: Option<Reconnect<S>>,
+    data_keys: DataKeys,
+    /// The data key that the agent wants.
+    asking: Option<Asking>,
     /// Since when there is no websocket, or none that is known to carry the session on.
     lost_at: Option<Instant>,
     sleep: Pin<Box<Sleep>>,
@@ -98,7 +102,7 @@ pub(super) struct Driver<S> {
     coalescing: Coalescing,
     /// A download is all that goes on.
     only_receives: bool,
-    /// An attempt is new: it has not been polled yet.
+    /// An attempt, or the wait for a data key, is new: it has not been polled yet.
     unpolled: bool,
     /// Attempts to replace the websocket that have failed since it was lost.
     attempts: u32,
@@ -138,12 +142,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
         options: SessionOptions,
         websocket: WebSocketStream<S>,
         reconnect: Option<Reconnect<S>>,
+        data_keys: DataKeys,
     ) -> Self {
         Self {
             shared,
             options,
             link: Link::Open(Box::new(websocket)),
             reconnect,
+            data_keys,
+            asking: None,
             lost_at: None,
             sleep: Box::pin(sleep_until(Instant::now())),
             deadline: None,
@@ -407,10 +414,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
         self.full = false;
         self.suspect = false;
         self.coalescing = Coalescing::default();
-        let ready = state.proto.is_ready();
+        let resumable = state.proto.is_resumable();
         state.proto.handle(now, Input::Disconnected);
         if state.proto.closed().is_none() {
-            if self.reconnect.is_none() || !ready {
+            if self.reconnect.is_none() || !resumable {
                 state.proto.abort(CloseReason::new(Initiator::Transport, Cause::ConnectionLost(text)));
             } else {
                 news.push(News::Lost(text));
@@ -442,6 +449,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
                 self.given_up = Some(CloseReason::new(Initiator::Library, Cause::NotResumable(cause)));
             }
         }
+        true
+    }
+
+    /// Goes on with the wait for a data key. True if it is over.
+    fn ask(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(asking) = &mut self.asking else { return false };
+        let Poll::Ready(answer) = asking.as_mut().poll(cx) else { return false };
+        self.asking = None;
+        let key = answer.map_err(|error| {
+            let text = error.to_string();
+            self.shared.lock().no_data_key = Some(error);
+            text
+        });
+        self.inputs.push(Input::DataKey(key));
         true
     }
 
@@ -531,7 +552,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Driver<S> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         let this = self.get_mut();
         for _ in 0..PASSES {
-            let dialled = this.dial(cx);
+            let dialled = this.dial(cx) | this.ask(cx);
             // What has failed is over when all that can be read is read.
             let looks = this.looks() || this.broken.is_some();
             let unread = looks && this.read(cx);

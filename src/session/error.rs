@@ -39,6 +39,9 @@ pub enum OpenError {
     /// This mode carries one connection, and it has been used.
     #[error("the session carries a single connection, and it has been used")]
     Used,
+    /// The session carries connections and no shell, or a shell and no connections.
+    #[error("the session is of another kind")]
+    WrongKind,
     /// Too many streams are open, or all ids have been used.
     #[error("the session cannot carry another connection: {0}")]
     Full(proto::OpenError),

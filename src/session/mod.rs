@@ -9,6 +9,7 @@ mod clock;
 mod coalescing;
 mod connection;
 pub mod control;
+mod data_key;
 mod dialer;
 mod driver;
 mod error;
@@ -20,6 +21,7 @@ mod proxy_tunnel;
 mod race;
 mod reconnector;
 mod shared;
+mod shell;
 mod socket;
 mod stream;
 mod stream_url;
@@ -30,7 +32,8 @@ mod wake;
 pub use ahead::{Ahead, Gateway};
 pub use connection::Session;
 pub use control::{
-    BoxFuture, ControlError, ControlErrorKind, ControlPlane, Grant, QueryForm, SessionId, StartRequest, Token,
+    BoxFuture, ControlError, ControlErrorKind, ControlPlane, DataKeyGrant, DataKeyRequest, Grant, QueryForm, SessionId,
+    StartRequest, Token,
 };
 pub(crate) use dialer::Watch;
 pub use dialer::{Dial, DialError, DialObserver, DialStep, Dialer, Dialled, websocket_config};
@@ -39,6 +42,7 @@ pub use health::Health;
 pub use options::{Observer, SessionEvent, SessionOptions};
 pub use outbound::Outbound;
 pub use proxy::{Proxies, Proxy, UnusableProxy};
+pub use shell::{Shell, ShellOutput, ShellReader, ShellWriter};
 pub use stream::Stream;
 pub use stream_url::{StreamUrl, StreamUrlError};
 pub use transport::Transport;
@@ -46,4 +50,7 @@ pub use trust::{Trust, TrustError};
 pub use wake::watch_for_wake;
 pub(crate) use wake::woken;
 
-pub use crate::proto::{Mode, Statistics};
+pub use crate::{
+    proto::{Mode, SessionKinds, Statistics},
+    wire::Size,
+};

@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::{ControlErrorKind, SessionId};
-use crate::proto::{PathState, ProcessBudget, Slowdown, limits};
+use crate::{
+    proto::{Config, PathState, ProcessBudget, SessionKinds, Slowdown, limits},
+    wire::Size,
+};
 
 /// What an observer of a session is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +71,8 @@ pub type Observer = Arc<dyn Fn(SessionEvent) + Send + Sync>;
 pub struct SessionOptions {
     /// Between two websocket pings; the peer is given up after two silent intervals. Default 20 s.
     pub ping_interval: Duration,
-    /// From StartSession to ready. Default 30 s.
+    /// From StartSession to ready. Default 30 s. A shell without a handshake is ready when it has written something,
+    /// and waits for that without limit.
     pub connect_timeout: Duration,
     /// Data that the agent has not acknowledged, and silence, for this long: the session is given up. Default 300 s,
     /// at least 10 s.
@@ -76,6 +80,11 @@ pub struct SessionOptions {
     /// How often the idle timeout of the service is kept from ending the session; `None`: never, because an account's
     /// policy wants idle sessions to end.
     pub keep_alive: Option<Duration>,
+    /// What kinds of session are served; another is refused, and ends. Default: those that carry connections.
+    pub kinds: SessionKinds,
+    /// Size of the terminal that a shell begins with, in characters. Default 300 columns and 100 rows, which is what a
+    /// shell without a terminal is told.
+    pub terminal: Size,
     /// Largest payload of a data message that is tried, bytes; up to 64 KiB, and nothing larger than 1024 is tried if
     /// it is no more. Default 32 KiB.
     pub max_payload: usize,
@@ -100,6 +109,8 @@ impl Default for SessionOptions {
             connect_timeout: Duration::from_secs(30),
             stall_timeout: limits::STALL_TIMEOUT,
             keep_alive: None,
+            kinds: SessionKinds::default(),
+            terminal: Config::NO_TERMINAL,
             max_payload: limits::PAYLOAD_MAX,
             max_message_rate: limits::MESSAGE_RATE,
             wake: None,

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{Health, SessionId, clock};
+use super::{ControlError, Health, SessionId, clock};
 use crate::proto::{self, CloseReason, Input, StreamId};
 
 /// How far a session has come.
@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub(super) health: watch::Sender<Health>,
     /// A session of one connection at a time is free again.
     pub(super) can_open: Notify,
+    /// Everything that was written is acknowledged.
+    pub(super) drained: Notify,
     /// Whose turn it is to wait for that: first come, first served.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
@@ -41,6 +43,8 @@ pub(super) struct State {
     pub(super) driver: Option<Waker>,
     /// An attempt to reconnect that is under way may wait for an answer that will never come.
     pub(super) woken: bool,
+    /// Why there is no data key, which says more than the end of the session that follows.
+    pub(super) no_data_key: Option<ControlError>,
 }
 
 /// Who waits for a stream.
@@ -54,10 +58,11 @@ impl Shared {
     pub(super) fn new(id: SessionId, proto: proto::Session) -> Self {
         Self {
             id,
-            state: Mutex::new(State { proto, streams: HashMap::new(), driver: None, woken: false }),
+            state: Mutex::new(State { proto, streams: HashMap::new(), driver: None, woken: false, no_data_key: None }),
             status: watch::Sender::new(Status::Connecting),
             health: watch::Sender::new(Health::Ready),
             can_open: Notify::new(),
+            drained: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
         }
     }

@@ -11,8 +11,11 @@ use std::{
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{connection::Holder, shared::State};
-use crate::proto::{Read, StreamError, StreamId};
+use super::{
+    connection::Holder,
+    shared::{Shared, State},
+};
+use crate::proto::{OutputRead, Read, StreamError, StreamId};
 
 /// One connection to the destination, through the session.
 ///
@@ -72,7 +75,7 @@ impl Stream {
         pieces: &mut [Bytes],
         limit: usize,
     ) -> Poll<io::Result<usize>> {
-        self.poll_read_by(cx, |state, id| state.proto.read_pieces(id, pieces, limit))
+        self.poll_read_by(cx, Read::Pending, |state, id| state.proto.read_pieces(id, pieces, limit))
             .map_ok(|read| if let Read::Data(count) = read { count } else { 0 })
     }
 
@@ -85,6 +88,29 @@ impl Stream {
     pub fn poll_write_buffer(&mut self, cx: &Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let is_empty = buffer.is_empty();
         self.poll_write_by(cx, is_empty, |state, id| state.proto.write_buffer(id, buffer))
+    }
+
+    /// For two holders that write and read; each has at most one waker.
+    pub(super) fn poll_write_from(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_by(cx, bytes.is_empty(), |state, id| state.proto.write(id, bytes))
+    }
+
+    /// What a shell has written.
+    pub(super) fn poll_read_output(
+        &self,
+        cx: &Context<'_>,
+        pieces: &mut [Bytes],
+        limit: usize,
+    ) -> Poll<io::Result<OutputRead>> {
+        self.poll_read_by(cx, OutputRead::Pending, |state, id| state.proto.read_output(id, pieces, limit))
+    }
+
+    pub(super) fn finish(&self) {
+        self.holder.shared.change(|state| (state.proto.finish(self.id), true));
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.holder.shared
     }
 
     fn poll_write_by(
@@ -103,14 +129,15 @@ impl Stream {
         })
     }
 
-    fn poll_read_by(
+    fn poll_read_by<R: PartialEq>(
         &self,
         cx: &Context<'_>,
-        read: impl FnOnce(&mut State, StreamId) -> Result<Read, StreamError>,
-    ) -> Poll<io::Result<Read>> {
+        pending: R,
+        read: impl FnOnce(&mut State, StreamId) -> Result<R, StreamError>,
+    ) -> Poll<io::Result<R>> {
         self.holder.shared.change(|state| {
             let poll = match read(state, self.id) {
-                Ok(Read::Pending) => {
+                Ok(read) if read == pending => {
                     self.wait(state, cx, |wakers| &mut wakers.read);
                     Poll::Pending
                 }
@@ -139,13 +166,13 @@ impl fmt::Debug for Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.poll_read_by(cx, |state, id| state.proto.read(id, buffer)).map_ok(|_| ())
+        self.poll_read_by(cx, Read::Pending, |state, id| state.proto.read(id, buffer)).map_ok(|_| ())
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_by(cx, bytes.is_empty(), |state, id| state.proto.write(id, bytes))
+        self.poll_write_from(cx, bytes)
     }
 
     /// Nothing to do: what is written is sent as soon as the window allows.
@@ -154,7 +181,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.holder.shared.change(|state| (state.proto.finish(self.id), true));
+        self.finish();
         Poll::Ready(Ok(()))
     }
 }

@@ -123,7 +123,7 @@ async fn each_step_that_fails_is_named_and_its_session_ended() {
         (|config| config.stream_base = Some("ws://127.0.0.1:1".into()), "tcp", 1),
         (|config| config.denied = vec!["OpenDataChannel".into()], "signature", 5),
         (|config| config.failures = failing(Operation::OpenDataChannel, FailureKind::Unavailable), "signature", 1),
-        (|config| config.kms_key = Some("alias/x".into()), "handshake", 6),
+        (|config| (config.kms_key, config.kms_in_ports) = (Some("alias/x".into()), true), "handshake", 6),
         (|config| config.agent_refuses = Some("Plugin with name Port is not supported".into()), "handshake", 6),
         (|config| config.agent_refuses = Some("Unable to connect to specified port: x".into()), "destination", 8),
         (|config| config.agent_start = Some(std::time::Duration::from_secs(3600)), "handshake", 1),

@@ -2,6 +2,7 @@
 //! that none is missing here.
 
 mod credentials;
+mod encryption;
 mod targets;
 
 use std::time::Duration;
@@ -410,8 +411,9 @@ async fn what_the_agent_says() {
 async fn handshakes() {
     each([
         (
-            (|config| config.kms_key = Some("alias/sessions".into())) as fn(&mut EmulatorConfig),
-            expected("encryption_asked", 6, "KMSEncryption is not supported", "session type Port"),
+            (|config| (config.kms_key, config.kms_in_ports) = (Some("alias/sessions".into()), true))
+                as fn(&mut EmulatorConfig),
+            expected("encryption_asked", 6, "KMSEncryption is not supported", "ssmfwd shell"),
         ),
         (
             |config| config.session_type = Some("Standard_Stream".into()),

@@ -40,7 +40,10 @@ mod resume;
 mod secrets;
 mod settings;
 mod several;
+#[cfg(target_os = "linux")]
+mod shell;
 mod signals;
+mod stdio;
 mod supervision;
 mod targets;
 mod upgrade;

@@ -21,14 +21,14 @@ const CLIENT: &str = "openssh-client";
 const SIZE: usize = 20_000_000;
 
 /// A private server with keys of its own, for the user that runs the tests.
-struct Server {
+pub(super) struct Server {
     folder: TempDir,
-    port: u16,
+    pub(super) port: u16,
     service: Service,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         for key in ["host", "user"] {
             let mut keygen = client("ssh-keygen", CLIENT);
@@ -42,6 +42,8 @@ impl Server {
             format!("HostKey {}", at("host")),
             format!("AuthorizedKeysFile {}", at("authorized")),
             format!("PidFile {}", at("pid")),
+            // As many as a test wants, and none is turned away by chance.
+            "MaxStartups 100".into(),
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password".into(),
             // The temporary folder belongs to everybody.
             "StrictModes no\nUsePAM no\nSubsystem sftp internal-sftp".into(),
@@ -58,7 +60,7 @@ impl Server {
         Self { folder, port, service }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -70,6 +72,12 @@ impl Server {
         command.arg("-o").arg(format!("UserKnownHostsFile={}", self.file("known").display()));
         command.arg("-i").arg(self.file("user")).env_remove("SSH_AUTH_SOCK");
         command
+    }
+
+    /// Ends it, and shows that it was this one.
+    pub(super) fn end(self) {
+        let (_, lines) = self.service.end(Signal::TERM);
+        assert!(lines.iter().any(|(_, line)| line.contains("Received signal 15")), "{lines:?}");
     }
 
     fn ssh(&self, port: u16, remote: &str) -> Command {
@@ -134,6 +142,5 @@ fn files_and_pipes_go_both_ways() {
     arrived("sftp-down");
 
     tunnel.end();
-    let (_, lines) = server.service.end(Signal::TERM);
-    assert!(lines.iter().any(|(_, line)| line.contains("Received signal 15")), "{lines:?}");
+    server.end();
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use ssmfwd::{
-    emulator::agent::{AgentCore, AgentInput, AgentOptions, AgentOutput, Behaviour, ConnectionId},
+    emulator::agent::{AgentCore, AgentInput, AgentOptions, AgentOutput, Behaviour, ConnectionId, SessionType},
     proto::{Config, Event, Inbound, Input, Output, Session, StreamId, Token, Transmit, limits},
 };
 
@@ -27,6 +27,8 @@ impl Pair {
         let options = AgentOptions {
             version: "3.3.987.0".to_owned(),
             session_id: "user-0123456789abcdef0".to_owned(),
+            target: "i-0123456789abcdef0".to_owned(),
+            session_type: SessionType::Port,
             properties: serde_json::json!({ "type": "LocalPortForwarding", "portNumber": "80" }),
             behaviour,
             seed: 1,

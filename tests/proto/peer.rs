@@ -46,8 +46,8 @@ pub(crate) struct Peer {
     mode: Mode,
     lines: Vec<String>,
     events: Vec<Event>,
-    /// Payloads of new stream data.
-    payloads: Vec<Bytes>,
+    /// New stream data: kind and payload.
+    sent: Vec<(PayloadKind, Bytes)>,
     unacknowledged: Vec<i64>,
 }
 
@@ -74,7 +74,7 @@ impl Peer {
             mode: Mode::Mux,
             lines: Vec::new(),
             events: Vec::new(),
-            payloads: Vec::new(),
+            sent: Vec::new(),
             unacknowledged: Vec::new(),
         };
         peer.connect();
@@ -104,7 +104,7 @@ impl Peer {
         let events = self.events();
         assert!(matches!(&events[..], [Event::Ready { mode, .. }] if *mode == self.mode), "{events:?}");
         self.lines();
-        self.payloads.clear();
+        self.sent.clear();
     }
 
     // --- what happens to the client --------------------------------------------------------------------------
@@ -236,7 +236,12 @@ impl Peer {
 
     /// Payloads of the new stream data since the last call.
     pub(crate) fn payloads(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.payloads)
+        self.new_messages().into_iter().map(|(_, payload)| payload).collect()
+    }
+
+    /// New stream data since the last call: kinds and payloads.
+    pub(crate) fn new_messages(&mut self) -> Vec<(PayloadKind, Bytes)> {
+        std::mem::take(&mut self.sent)
     }
 
     /// Drains the client as its shell does after every mutation, and checks what must always hold.
@@ -288,9 +293,17 @@ impl Peer {
         self.lines.push(line.trim_end().to_owned());
         if !again {
             self.unacknowledged.push(number);
-            self.payloads.push(message.payload);
+            self.sent.push((kind, message.payload));
         }
     }
+}
+
+/// A handshake request for a shell or a command, with other actions before the session type.
+pub(crate) fn shell_request(session_type: &str, actions: &str) -> String {
+    format!(
+        r#"{{"AgentVersion":"{NEW}","RequestedClientActions":[{actions}{{"ActionType":"SessionType",
+        "ActionParameters":{{"SessionType":"{session_type}","Properties":null}}}}]}}"#
+    )
 }
 
 /// A handshake request for a port session.

@@ -159,6 +159,44 @@ fn a_raw_session_carries_one_connection() {
 }
 
 #[test]
+fn what_is_finished_in_raw_mode_ends_with_its_session_once_all_has_arrived() {
+    let mut peer = Peer::raw();
+    let stream = peer.open();
+    peer.write(stream, b"one");
+    peer.pass(ms(0));
+    assert_eq!(peer.lines(), ["2 Output one"]);
+    peer.write(stream, b"two");
+    peer.finish(stream);
+    assert_eq!(peer.lines(), ["3 Output two"]);
+    // Far longer than an end that somebody waits for takes to drain: data is not given up for it.
+    for _ in 0..20 {
+        peer.input(ssmfwd::proto::Input::Pong);
+        peer.pass(ms(500));
+    }
+    assert!(peer.lines().iter().all(|line| !line.contains("Flag")), "two messages have not arrived");
+    assert_eq!(peer.session.closed(), None);
+    peer.acknowledge(2);
+    peer.lines();
+    peer.output(b"reply");
+    peer.acknowledge(3);
+    assert!(peer.lines().iter().any(|line| line.starts_with("4 Flag")), "the end of the session is its end");
+    peer.acknowledge(4);
+    let reason = CloseReason::new(Initiator::Us, Cause::Requested);
+    assert!(peer.events().contains(&Event::Closed { reason, terminate: false }));
+    assert_eq!(peer.session.cut(stream), None);
+    assert_eq!(peer.read(stream), (b"reply".to_vec(), Ok(Read::End)), "and as complete as any");
+}
+
+/// Nobody is left who would hear the rest: the agent's side is closed, not kept until the service's idle timeout.
+#[test]
+fn a_raw_connection_that_is_let_go_of_ends_its_session() {
+    let mut peer = Peer::raw();
+    let stream = peer.open();
+    peer.release(stream);
+    assert!(peer.lines().iter().any(|line| line.starts_with("2 Flag")));
+}
+
+#[test]
 fn the_agents_end_of_a_raw_session_is_an_ordinary_end() {
     let mut peer = Peer::raw();
     let stream = peer.open();
@@ -168,6 +206,24 @@ fn the_agents_end_of_a_raw_session_is_an_ordinary_end() {
     assert!(peer.events().contains(&Event::Closed { reason, terminate: false }));
     assert_eq!(peer.session.cut(stream), None);
     assert_eq!(peer.read(stream), (b"goodbye".to_vec(), Ok(Read::End)));
+}
+
+/// A server that says its piece and leaves may be done before anybody has asked for its connection.
+#[test]
+fn what_a_raw_connection_was_told_before_it_was_asked_for_is_not_lost() {
+    for (last_words, expected) in [("", Some(b"goodbye")), ("Session timed out", None)] {
+        let mut peer = Peer::raw();
+        peer.output(b"goodbye");
+        peer.channel_closed(&format!(r#"{{"Output":"{last_words}"}}"#));
+        match (peer.session.open_stream(), expected) {
+            (Ok(stream), Some(expected)) => {
+                assert_eq!(peer.read(stream), (expected.to_vec(), Ok(Read::End)));
+                assert!(peer.session.open_stream().is_err(), "there was one");
+            }
+            (Err(OpenError::Closed(_)), None) => {}
+            (opened, _) => panic!("{last_words:?}: {opened:?}"),
+        }
+    }
 }
 
 #[test]

@@ -116,3 +116,27 @@ async fn a_raw_session_is_one_pipe() {
     world.session.close().await;
     assert_eq!(world.control.terminated(), 0);
 }
+
+/// The end of the local data says nothing to the agent, and the end of the session would cut off what is under way.
+#[tokio::test(start_paused = true)]
+async fn everything_written_to_a_raw_session_can_be_waited_for() {
+    let setup = Setup { properties: serde_json::json!({"portNumber": "22"}), ..Setup::resumable(Service::Stalled) };
+    let world = setup.connect().await;
+    assert_eq!(world.session.mode(), Mode::Raw);
+    let mut stream = world.session.open().await.expect("open");
+    world.session.drained().await.expect("nothing was written");
+    // Ended, it would end the session as soon as all is delivered.
+    stream.write_all(&[7; 60_000]).await.expect("there is room");
+    let drained = tokio::spawn({
+        let session = world.session.clone();
+        async move { session.drained().await }
+    });
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(!drained.is_finished(), "the destination takes nothing");
+    world.remote.tell(Command::Drop);
+    world.remote.tell(Command::Unstall);
+    drained.await.expect("no panic").expect("delivered");
+    assert_eq!(world.remote.seen().received, 60_000);
+    let reason = world.session.close().await;
+    assert_eq!(world.session.drained().await, Err(reason));
+}

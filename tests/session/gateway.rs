@@ -456,6 +456,7 @@ impl Gateway {
                 return;
             }
             AgentOutput::Timeout(_) => return,
+            other => panic!("port sessions only: {other:?}"),
         };
         self.agent.handle(now(), input);
     }

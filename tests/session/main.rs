@@ -16,6 +16,7 @@ mod loss;
 mod reconnecting;
 mod resume;
 mod setup;
+mod shell;
 mod statistics;
 mod streams;
 mod stutter;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ssmfwd::{
-    emulator::agent::{AgentOptions, Behaviour},
+    emulator::agent::{AgentOptions, Behaviour, SessionType},
     session::{ConnectError, Health, Session, SessionEvent, SessionId, SessionOptions, StartRequest, Token},
 };
 use tokio::sync::mpsc;
@@ -85,6 +85,8 @@ impl Setup {
         let agent = AgentOptions {
             version: self.version.to_owned(),
             session_id: SESSION.to_owned(),
+            target: "i-0123456789abcdef0".to_owned(),
+            session_type: SessionType::Port,
             properties: self.properties,
             behaviour: self.behaviour,
             seed: 7,

@@ -22,8 +22,8 @@ use self::switches::Switches;
 
 /// An emulated AWS on loopback: SSM API, message gateway and agent, for any client that reads the usual AWS variables.
 ///
-/// It verifies signatures, plays the agent of one target with the genuine one's quirks, and dials real TCP
-/// destinations from this machine. Everything that can go wrong is a switch, and can also be changed while it runs:
+/// It verifies signatures, plays the agent of one target with the genuine one's quirks, dials real TCP destinations from
+/// this machine, and runs shells on it. Everything that can go wrong is a switch, and can also be changed while it runs:
 /// see `control_url` in what `serve` prints.
 #[derive(Debug, Parser)]
 #[command(name = "ssmfwd-emulator", version, max_term_width = 100)]

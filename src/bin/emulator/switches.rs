@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, error::Error, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
 use ssmfwd::emulator::{
-    AgentKind, ApiFailure, EcsCluster, EmulatorConfig, Faults, Interval, Node, PayloadCap, RateCap, Role,
+    AgentKind, ApiFailure, EcsCluster, EmulatorConfig, Faults, Interval, Node, PayloadCap, RateCap, Role, SealFault,
     SessionDocument, SsoConfig, UpgradePolicy,
 };
 
@@ -60,18 +60,38 @@ pub(super) struct Switches {
     #[arg(long, default_value_t = EmulatorConfig::default().agent_version, value_name = "V",
         value_parser = parse_agent_version, help_heading = "Agent")]
     agent_version: String,
-    /// A session document beside those that AWS publishes, from a JSON file with `parameters` and `properties`.
+    /// A session document beside those that AWS publishes, or in the place of one, from a JSON file with `sessionType`
+    /// (Port without it), `parameters` and `properties`.
     #[arg(long = "document", value_name = "NAME=FILE", value_parser = parse_document, help_heading = "Agent")]
     documents: Vec<(String, PathBuf)>,
     /// The agent ends every session right after the handshake, with this text.
     #[arg(long, value_name = "TEXT", help_heading = "Agent")]
     agent_refuses: Option<String>,
-    /// The session type that the agent names.
+    /// The session type that the agent names, whatever it serves.
     #[arg(long, value_name = "TYPE", help_heading = "Agent")]
     session_type: Option<String>,
-    /// The agent asks for encryption with this KMS key.
-    #[arg(long, value_name = "KEY", help_heading = "Agent")]
+    /// What runs in shell sessions, and gets commands after `-c`.
+    #[arg(long, default_value = "sh", value_name = "PROGRAM", help_heading = "Shells")]
+    shell: String,
+    /// Input of shells is changed as on Windows: line feeds become carriage returns in a payload without CR LF.
+    #[arg(long, help_heading = "Shells")]
+    windows: bool,
+    /// Shell sessions are sealed with data keys of this KMS key, an id, an alias or an ARN. It exists.
+    #[arg(long, value_name = "KEY", help_heading = "Shells")]
     kms_key: Option<String>,
+    /// The agent asks for encryption in port sessions too, which the genuine one never does.
+    #[arg(long, requires = "kms_key", help_heading = "Shells")]
+    kms_in_ports: bool,
+    /// The agent refuses clients that do not acknowledge its KMS challenge.
+    #[arg(long, help_heading = "Shells")]
+    require_kms_challenge: bool,
+    /// The agent is not allowed to decrypt data keys.
+    #[arg(long, help_heading = "Shells")]
+    agent_kms_denied: bool,
+    /// One wrong seal in each sealed session: tampered, replayed, truncated, plain or wrong_key behind so many right
+    /// ones, wrong_challenge, or no_challenge.
+    #[arg(long, value_name = "KIND[:AFTER]", help_heading = "Shells")]
+    seal_fault: Option<SealFault>,
     /// Data messages right after the handshake that are refused without acknowledgement.
     #[arg(long, value_name = "N", help_heading = "Agent")]
     refuse_early: Option<u32>,
@@ -153,11 +173,11 @@ pub(super) struct Switches {
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Faults")]
     throttle: u32,
     /// Let an operation fail, such as StartSession, OpenDataChannel, DescribeInstanceInformation, GetDocument,
-    /// DescribeTasks, CreateToken, AssumeRole, or Any of the three calls of a session: throttled, internal,
+    /// DescribeTasks, ExecuteCommand, GenerateDataKey, CreateToken, AssumeRole, or Any of the three calls of a session: throttled, internal,
     /// unavailable, unavailable_empty, expired_token, access_denied, explicit_deny, session_policy,
     /// permissions_boundary, service_control_policy, vpc_endpoint_policy, clock_skew, wrong_keys, target_not_connected,
-    /// invalid_document, not_for_sessions, remote_hosts, session_limit or does_not_exist; the next so many times, or
-    /// always. Can be repeated.
+    /// invalid_document, not_for_sessions, remote_hosts, session_limit, does_not_exist, and for GenerateDataKey
+    /// key_not_found or key_disabled; the next so many times, or always. Can be repeated.
     #[arg(long = "fail", value_name = "OPERATION:KIND[:TIMES]", help_heading = "Faults")]
     failures: Vec<ApiFailure>,
     /// Answer the first so many ResumeSession calls with a token that the gateway refuses.
@@ -302,7 +322,13 @@ impl Switches {
             forbidden_documents: self.forbidden_documents,
             agent_refuses: self.agent_refuses,
             session_type: self.session_type,
+            shell: self.shell,
+            windows: self.windows,
             kms_key: self.kms_key,
+            kms_in_ports: self.kms_in_ports,
+            require_kms_challenge: self.require_kms_challenge,
+            agent_kms_denied: self.agent_kms_denied,
+            seal_fault: self.seal_fault,
             stream_base: self.stream_base,
             expired_credentials: self.expired_credentials,
             throttle: self.throttle,
@@ -404,6 +430,17 @@ mod tests {
     }
 
     #[test]
+    fn switches_for_shells_reach_their_fields() {
+        let switches = "--shell bash --windows --kms-key alias/sessions --kms-in-ports --require-kms-challenge \
+                        --agent-kms-denied --seal-fault tampered:2 --fail GenerateDataKey:key_not_found:1";
+        let config = config(&switches.split_whitespace().collect::<Vec<_>>());
+        assert_eq!((config.shell.as_str(), config.kms_key.as_deref()), ("bash", Some("alias/sessions")));
+        assert!(config.windows && config.kms_in_ports && config.require_kms_challenge && config.agent_kms_denied);
+        assert_eq!(config.seal_fault, "tampered:2".parse().ok());
+        assert_eq!(config.failures, ["GenerateDataKey:key_not_found:1".parse().expect("a failure")]);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for switches in [
             &["serve", "--unsigned-only", "--literal-plus-only"][..],
@@ -412,6 +449,8 @@ mod tests {
             &["serve", "--cut-every", "3..2"],
             &["serve", "--fail", "ResumeSession"],
             &["serve", "--document", "no-file"],
+            &["serve", "--kms-in-ports"],
+            &["serve", "--seal-fault", "sealed"],
             &["exec"],
             &["exec", "command-without-dashes"],
         ] {

@@ -8,6 +8,8 @@ mod reading;
 mod readme;
 mod say;
 mod session;
+mod shell;
+mod stdio;
 mod up;
 mod values;
 
@@ -23,6 +25,8 @@ pub(super) use self::{
     reading::Defaults,
     say::{Format, SayArgs},
     session::SessionArgs,
+    shell::{Escape, ShellArgs},
+    stdio::StdioArgs,
     up::UpArgs,
 };
 
@@ -53,6 +57,7 @@ TARGET:
 
 `ssmfwd ls` lists the managed nodes. Without a target, a terminal is asked for one.
 `ssmfwd login` logs in to IAM Identity Center; `ssmfwd doctor FORWARD` explains failures.
+`ssmfwd stdio --help` shows the configuration for OpenSSH.
 
 Examples:
   A database behind a bastion, on local port 13306:
@@ -84,8 +89,8 @@ Exit status:
   4    no credentials, expired ones, or no code of an MFA device
   5    access denied
   6    the target does not exist, is not connected, or cannot serve the document
-  7    a session was ended before it was ready; with COMMAND: a tunnel is lost for good
-  8    the destination refused or did not answer (doctor, --wait)
+  7    a session was ended before it was ready; with COMMAND, stdio: one is lost for good
+  8    the destination refused or did not answer (doctor, stdio, --wait)
   126, 127  COMMAND cannot be executed, is not there; every other status of it is ours too
   128+n  signal n: 129 SIGHUP, 130 SIGINT (Ctrl-C), 131 SIGQUIT, 143 SIGTERM
 
@@ -150,6 +155,12 @@ pub(super) enum Command {
     /// Open named tunnels of the configuration file
     #[command(after_long_help = up::MANUAL)]
     Up(UpArgs),
+    /// Carry one connection on stdin and stdout: OpenSSH's ProxyCommand
+    #[command(long_about = stdio::ABOUT, after_long_help = stdio::MANUAL)]
+    Stdio(StdioArgs),
+    /// Open a shell on the target
+    #[command(long_about = shell::ABOUT, after_long_help = shell::MANUAL)]
+    Shell(ShellArgs),
     /// Log in to AWS IAM Identity Center
     #[command(long_about = super::login::LONG_ABOUT)]
     Login(super::login::LoginArgs),

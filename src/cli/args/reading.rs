@@ -16,7 +16,7 @@ use clap::{
     parser::ValueSource,
 };
 
-use super::{Args, Command};
+use super::{Args, Command, shell, stdio};
 use crate::cli::own_variables::OwnVariables;
 
 /// Values for options, by their long names.
@@ -104,12 +104,20 @@ impl Args {
         }
     }
 
-    /// The complete definition: `up` takes the options of FORWARD, and so does what checks for it.
+    /// The complete definition: `up` takes the options of FORWARD, and so does what checks for it; `stdio` and `shell`
+    /// take those for what they carry.
     pub(in crate::cli) fn definition() -> clap::Command {
         let command = Self::command();
         let is_option = |argument: &&Arg| !argument.is_positional() && !argument.is_global_set();
         let options: Vec<_> = command.get_arguments().filter(is_option).cloned().collect();
         let hidden: Vec<_> = options.iter().map(|option| option.clone().hide(true)).collect();
+        let without = |not_taken: &[&str]| -> Vec<Arg> {
+            let is_taken = |option: &&Arg| !option.get_long().is_some_and(|long| not_taken.contains(&long));
+            options.iter().filter(is_taken).cloned().collect()
+        };
+        let (of_one, of_shell) = (without(&stdio::NOT_TAKEN), without(&shell::NOT_TAKEN));
+        let command = command.mut_subcommand("stdio", |stdio| stdio.args(of_one));
+        let command = command.mut_subcommand("shell", |shell| shell.args(of_shell));
         let command = command.mut_subcommand("up", |up| up.args(options));
         command.mut_subcommand("check-config", |check| check.args(hidden))
     }
@@ -143,9 +151,10 @@ fn parse(mut origin: Origin, defaults: &Defaults) -> Result<Args, clap::Error> {
             args.forward.exec.clone_from(&up.exec);
             args.command = Some(Command::Up(up));
         }
-        (Some(Command::CheckConfig), Some(_)) => {
+        (Some(command @ (Command::CheckConfig | Command::Stdio(_) | Command::Shell(_))), Some(_)) => {
+            let command = command.clone();
             args = as_forward(&origin, defaults)?.0;
-            args.command = Some(Command::CheckConfig);
+            args.command = Some(command);
         }
         _ => args.process.settle(&matches),
     }
@@ -232,11 +241,12 @@ fn typed(command: &clap::Command, matches: &ArgMatches) -> Vec<OsString> {
 /// What was typed in front of a command that does not know it: it would be passed over in silence.
 fn misplaced(command: &clap::Command, matches: &ArgMatches) -> Option<String> {
     let (name, _) = matches.subcommand()?;
+    let known: Vec<_> = command.find_subcommand(name)?.get_arguments().map(Arg::get_id).collect();
     let is_misplaced = |argument: &&Arg| {
         let id = argument.get_id().as_str();
         // Those that take the options of a FORWARD.
-        let may_stand_there =
-            argument.is_global_set() || (["up", "check-config"].contains(&name) && !argument.is_positional());
+        let may_stand_there = argument.is_global_set()
+            || (["up", "check-config", "shell", "stdio"].contains(&name) && known.contains(&argument.get_id()));
         !may_stand_there && matches.value_source(id) == Some(ValueSource::CommandLine)
     };
     let argument = command.get_arguments().find(is_misplaced)?;
@@ -337,6 +347,28 @@ mod tests {
         assert!(read("ssmfwd --linger 3 ls").is_err());
         assert!(read("ssmfwd up").is_err());
         assert!(read("ssmfwd up --all").is_ok());
+    }
+
+    #[test]
+    fn stdio_takes_the_options_of_one_connection_on_either_side() {
+        for line in ["ssmfwd --linger 3 -t i-0a stdio 22 -v", "ssmfwd stdio --target=i-0a --linger 3 22 --verbose"] {
+            let args = read(line).expect(line);
+            let Some(Command::Stdio(stdio)) = &args.command else { panic!("{line}") };
+            assert_eq!((&stdio.destination[..], args.forward.linger.as_secs()), ("22", 3), "{line}");
+            assert_eq!((args.session.target.as_deref(), args.say.verbose), (Some("i-0a"), 1), "{line}");
+        }
+        let file = defaults(&[("target", &["i-0b"]), ("linger", &["7"]), ("sessions", &["2"])]);
+        let args = read("ssmfwd stdio 22 --linger 3").and_then(|args| args.with_defaults(&file)).expect("valid");
+        assert_eq!((args.session.target.as_deref(), args.forward.linger.as_secs()), (Some("i-0b"), 3));
+        let all = Args::definition();
+        for name in stdio::NOT_TAKEN {
+            assert!(all.get_arguments().any(|option| option.get_long() == Some(name)), "{name} is no option");
+            assert!(read(&format!("ssmfwd stdio 22 --{name} 1")).is_err(), "{name}");
+        }
+        assert!(read("ssmfwd --sessions 2 stdio 22").is_err() && read("ssmfwd --lazy stdio 22").is_err());
+        assert!(read("ssmfwd stdio").is_err());
+        // Behind a FORWARD it is another one, and not a valid one.
+        assert_eq!(read("ssmfwd 1:2 stdio 22").expect("words").forward.forwards, ["1:2", "stdio", "22"]);
     }
 
     #[test]

@@ -225,6 +225,7 @@ impl Visit<'_> {
             Mode::Mux => "many connections",
             Mode::Basic => "one connection at a time",
             Mode::Raw => "one connection",
+            Mode::Shell => "a shell",
         };
         let version = session.agent_version().unwrap_or_else(|| "of an unknown version".to_owned());
         let detail = format!("agent {version}, client {}, type Port, {carries}", Config::CLIENT_VERSION);

@@ -19,6 +19,9 @@ use crate::{
 /// the first bytes once it is connected there.
 const NO_DESTINATION: &str = "the agent acknowledges no data";
 
+/// The call that only a session with encryption makes.
+const GENERATE_DATA_KEY: &str = "GenerateDataKey";
+
 /// The document of forwards to other hosts.
 const REMOTE_HOSTS: &str = "document/AWS-StartPortForwardingSessionToRemoteHost";
 
@@ -49,6 +52,7 @@ pub(in crate::cli) fn of_end(reason: &CloseReason) -> Option<Symptom> {
     match &reason.cause {
         Cause::SessionOver => Some(Symptom::SessionOver),
         Cause::ChannelClosed(text) => of_words(text),
+        Cause::Encryption(_) => Some(Symptom::EncryptionBroken),
         _ => None,
     }
 }
@@ -70,7 +74,8 @@ pub(super) fn of_connect(error: &ConnectError, access: &Access) -> (Option<Sympt
 /// What went wrong in a call.
 pub(super) fn of_control(error: &ControlError, access: &Access) -> (Symptom, Details) {
     let target = (error.operation == "StartSession").then(|| error.resource.clone());
-    let details = Details { operation: Some(error.operation), target, ..Details::default() };
+    let key = (error.operation == GENERATE_DATA_KEY).then(|| error.resource.clone());
+    let details = Details { operation: Some(error.operation), target, key, ..Details::default() };
     if let Some(fault) = aws::fault(error) {
         return (of_fault(fault), details);
     }
@@ -83,6 +88,8 @@ pub(super) fn of_control(error: &ControlError, access: &Access) -> (Symptom, Det
         ControlErrorKind::ExpiredCredentials => Symptom::ExpiredLogin,
         ControlErrorKind::ClockSkew => Symptom::ClockSkew,
         ControlErrorKind::NoRegion => Symptom::NoRegion,
+        ControlErrorKind::AccessDenied if details.key.is_some() => Symptom::DataKeyDenied,
+        ControlErrorKind::InvalidRequest if details.key.is_some() => Symptom::DataKeyUnusable,
         ControlErrorKind::AccessDenied => {
             let denial = Denial::parse(&error.message);
             let symptom = of_denial(error.operation, denial.as_ref());
@@ -223,6 +230,7 @@ fn of_early_end(reason: &CloseReason) -> Option<Symptom> {
         (Initiator::Agent, _) | (_, Cause::ChannelClosed(_)) => Some(Symptom::AgentFailed),
         (_, Cause::Timeout(what)) if what.starts_with(NO_DESTINATION) => Some(Symptom::DestinationUnacknowledged),
         (_, Cause::Timeout(_)) => Some(Symptom::AgentLate),
+        (_, Cause::Encryption(_)) => Some(Symptom::EncryptionBroken),
         (_, Cause::Handshake(text)) if text.contains("KMSEncryption") => Some(Symptom::EncryptionAsked),
         (_, Cause::Handshake(text)) if text.contains("sessions of type") => Some(Symptom::NotAPortSession),
         _ => None,

@@ -26,6 +26,8 @@ pub(super) struct Details {
     pub(super) gateway: Option<String>,
     /// What SSM knows of the target's agent: its version, and when it was heard.
     pub(super) agent: [Option<String>; 2],
+    /// The KMS key of the session preferences.
+    pub(super) key: Option<String>,
     /// The ECS service that the target names.
     pub(super) service: Option<Service>,
 }
@@ -89,6 +91,7 @@ impl Facts<'_> {
             "a-policy" => details.denial.as_ref().map_or_else(|| "a policy".to_owned(), |denial| a_policy(&denial.by)),
             "gateway" => or(details.gateway.as_deref(), "the ssmmessages endpoint"),
             "agent-version" => or(details.agent[0].as_deref(), "unknown"),
+            "key" => or(details.key.as_deref(), "the key"),
             "cluster" => or(details.service.as_ref().map(|service| &service.cluster[..]), "CLUSTER"),
             "service" => or(details.service.as_ref().map(|service| &service.name[..]), "SERVICE"),
             "heard" => or(details.agent[1].as_deref(), "an unknown time"),

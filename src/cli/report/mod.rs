@@ -23,6 +23,7 @@ use super::{
 use crate::{
     aws::{Denial, NodeInfo},
     forward::BindError,
+    proto::CloseReason,
     session::{ConnectError, ControlError, ControlErrorKind, DialError},
 };
 
@@ -111,6 +112,16 @@ impl Report {
         self.exit = row.exit.unwrap_or(self.exit);
         self.symptom = Some(symptom);
         self
+    }
+
+    /// A session that was ready and is over, where nothing takes its place.
+    pub(super) fn over(reason: &CloseReason, forward: &PlannedForward) -> Self {
+        let report = Self::new(Exit::Lost, format!("{}: the session is over", forward.name())).caused_by(reason);
+        let facts = Facts { access: &forward.access, forward: Some(forward), details: &Details::default() };
+        match of_end(reason) {
+            Some(symptom) => report.of_symptom(symptom, facts),
+            None => report,
+        }
     }
 
     /// A local address that cannot be bound.

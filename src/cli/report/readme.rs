@@ -45,6 +45,7 @@ fn names_are_unique_and_every_one_is_provoked_by_a_test() {
     let tests = concat!(
         include_str!("../../../tests/cli/errors.rs"),
         include_str!("../../../tests/cli/errors/credentials.rs"),
+        include_str!("../../../tests/cli/errors/encryption.rs"),
         include_str!("../../../tests/cli/errors/targets.rs"),
     );
     for (at, row) in TABLE.iter().enumerate() {

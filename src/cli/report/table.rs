@@ -484,9 +484,29 @@ pub(super) const TABLE: [Row; Symptom::COUNT] = [
         (Symptom::EncryptionAsked, "encryption_asked"),
         Exit::Target,
         "handshake failed: the client action KMSEncryption is not supported",
-        "the agent wants this session encrypted with a KMS key, which ssmfwd cannot do; agents of AWS never ask for it \
-         when ports are forwarded",
-        "the agent refused to go on without encryption: use a document of session type Port",
+        "the agent wants connections encrypted with a KMS key, which agents of AWS never ask for when ports are forwarded",
+        "the agent refused to go on without encryption, which is for shells: `ssmfwd shell`",
+    ),
+    plain(
+        (Symptom::DataKeyDenied, "data_key_denied"),
+        Exit::Denied,
+        "AccessDenied for GenerateDataKey",
+        "the session preferences want shells encrypted with a KMS key that the user may not use",
+        "the policy must allow kms:GenerateDataKey on {key}, and the policy of that key must not forbid it",
+    ),
+    riddle(
+        (Symptom::DataKeyUnusable, "data_key_unusable"),
+        Exit::Target,
+        "GenerateDataKey failed: the key does not exist, is disabled or of another kind",
+        "the session preferences name the KMS key {key}, which cannot be used in {region}",
+        "correct the key in Session Manager's preferences, or enable it; it must be a symmetric key of this region",
+    ),
+    plain(
+        (Symptom::EncryptionBroken, "encryption_broken"),
+        Exit::Failure,
+        "encryption failed: a message is plain, changed, repeated or sealed with another key",
+        "what comes is not what the agent has sealed: nothing more was sent",
+        "try again; if it stays, something between here and the agent changes what is sent, or the agent is faulty",
     ),
     riddle(
         (Symptom::NotAPortSession, "not_a_port_session"),

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What makes sessions for forwards.
-pub(super) trait Connectors {
+pub(in crate::cli) trait Connectors {
     /// What it has for one forward.
     type Connector: Connector;
 
@@ -29,7 +29,7 @@ pub(super) trait Connectors {
 }
 
 /// Every AWS that was asked for.
-pub(super) struct Clouds {
+pub(in crate::cli) struct Clouds {
     reporter: Arc<Reporter>,
     known: Vec<Cloud>,
 }
@@ -47,7 +47,7 @@ struct Cloud {
 }
 
 impl Clouds {
-    pub(super) fn new(reporter: &Arc<Reporter>) -> Self {
+    pub(in crate::cli) fn new(reporter: &Arc<Reporter>) -> Self {
         Self { reporter: reporter.clone(), known: Vec::new() }
     }
 
@@ -72,7 +72,7 @@ impl Clouds {
     }
 
     /// Fetches the names of targets that are given by id, and says them.
-    pub(super) fn tell_names<'a>(&self, forwards: impl Iterator<Item = &'a PlannedForward> + Clone) {
+    pub(in crate::cli) fn tell_names<'a>(&self, forwards: impl Iterator<Item = &'a PlannedForward> + Clone) {
         for cloud in &self.known {
             let of_cloud = forwards.clone().filter(|forward| forward.access == cloud.access);
             let targets = of_cloud.map(|forward| &forward.request.target[..]);

@@ -18,7 +18,7 @@ pub(in crate::cli) enum Over {
 
 impl Over {
     /// The exit status of the program, and who decided it.
-    pub(super) fn status(&self) -> (u8, By) {
+    pub(in crate::cli) fn status(&self) -> (u8, By) {
         match self {
             Self::Done => (Exit::Success.status(), By::Ssmfwd),
             Self::Command(exit) => (exit.status(), By::Command),

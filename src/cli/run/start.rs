@@ -179,11 +179,15 @@ async fn connect<C: Connector>(
 }
 
 /// A failure, with what can be found out about it afterwards: why a target is not connected.
-pub(super) async fn explained<C>(report: Report, clouds: &Clouds, prepared: &[Prepared<C>]) -> Report {
+pub(in crate::cli) async fn explained<'a>(
+    report: Report,
+    clouds: &Clouds,
+    mut forwards: impl Iterator<Item = &'a PlannedForward>,
+) -> Report {
     let Some(about) = report.about.clone().filter(|_| report.symptom == Some(Symptom::TargetNotConnected)) else {
         return report;
     };
-    let forward = prepared.iter().map(|prepared| &prepared.forward).find(|forward| forward.name() == about.forward);
+    let forward = forwards.find(|forward| forward.name() == about.forward);
     // Only nodes are registered; nothing else is known of a container than that it is not there.
     let target = about.target.as_deref().filter(|target| is_node_id(target));
     let (Some(forward), Some(target)) = (forward, target) else { return report };

@@ -1,16 +1,16 @@
 //! One connection at a time, as plain bytes: basic mode, where the next data dials again, and raw mode, where the
 //! session ends with its connection (`proto-notes/port-sessions.md#basic-mode`).
 
-use std::time::Instant;
-
 use bytes::Bytes;
 
 use super::{
     AgentOptions, AgentOutput, ConnectionId,
     byte_queue::ByteQueue,
     destination::Destination,
-    port::{Actions, Mode, Port, Verdict, WriteState},
+    plugin::{Actions, Plugin, Verdict, WriteState},
+    port::Mode,
 };
+use crate::wire::PayloadKind;
 
 /// ```text
 /// FirstDial ──▶ Open ──▶ Closed ──data──▶ Redial ──▶ Open ...
@@ -89,7 +89,7 @@ impl Basic {
     }
 }
 
-impl Port for Basic {
+impl Plugin for Basic {
     fn ready(&self) -> bool {
         !matches!(self.link, Link::FirstDial(_))
     }
@@ -173,19 +173,13 @@ impl Port for Basic {
         !self.pump.is_empty()
     }
 
-    fn take_output(&mut self, max: usize) -> Bytes {
-        self.pump.take(max)
+    fn take_output(&mut self, max: usize) -> (PayloadKind, Bytes) {
+        (PayloadKind::Output, self.pump.take(max))
     }
 
     fn output_sent(&mut self, actions: &mut Actions) {
         self.finish_if_ended(actions);
     }
-
-    fn deadline(&self) -> Option<Instant> {
-        None
-    }
-
-    fn advance(&mut self, _: Instant, _: &mut Actions) {}
 
     fn close(&mut self, actions: &mut Actions) {
         self.hang_up(actions);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::SealFault;
+
 /// How the agent behaves. [`realistic`](Self::realistic) is the genuine agent, quirks included; [`ideal`](Self::ideal)
 /// drops the pacing and the serial dialling, never other semantics.
 #[derive(Debug, Clone)]
@@ -27,11 +29,21 @@ pub struct Behaviour {
     pub store_delay: Duration,
     /// Ends the session right after the handshake with this text (none).
     pub refusal: Option<String>,
-    /// The session type that the handshake names (none: `Port`).
+    /// The session type that the handshake names (none: that of the session).
     pub session_type: Option<String>,
-    /// The handshake asks for payloads encrypted with this KMS key (none: the genuine agent never asks in port
-    /// sessions).
+    /// The handshake asks for payloads sealed with a data key of this KMS key (none: the genuine agent never asks in
+    /// port sessions).
     pub kms_key: Option<String>,
+    /// Whether a client that does not bind its data key to the challenge is refused: the genuine agent's option
+    /// `RequireKMSChallengeResponse` (false).
+    pub require_challenge: bool,
+    /// One wrong seal (none).
+    pub seal_fault: Option<SealFault>,
+    /// How long the output of a program on a pty is left alone after its start, and after which the failure of a
+    /// program without one is told (1 s; zero in `ideal`).
+    pub shell_wait: Duration,
+    /// Whether input is changed as on Windows: line feeds become carriage returns in a payload without CR LF (false).
+    pub windows: bool,
     /// Whether sessions to link-local service addresses are refused (true).
     pub deny_list: bool,
     /// Whether the agent's worker dies without a word when the first dial of a basic or raw session fails, as the
@@ -61,6 +73,10 @@ impl Behaviour {
             refusal: None,
             session_type: None,
             kms_key: None,
+            require_challenge: false,
+            seal_fault: None,
+            shell_wait: Duration::from_secs(1),
+            windows: false,
             deny_list: true,
             crash_when_refused: true,
             local_socket: 212_992,
@@ -69,10 +85,16 @@ impl Behaviour {
         }
     }
 
-    /// The same agent in no hurry to sleep: no pacing, destinations dialled side by side.
+    /// The same agent in no hurry to sleep: no pacing, destinations dialled side by side, shells read at once.
     #[must_use]
     pub fn ideal() -> Self {
-        Self { pace: Duration::ZERO, window: Some(1024), serial_dial: false, ..Self::realistic() }
+        Self {
+            pace: Duration::ZERO,
+            window: Some(1024),
+            serial_dial: false,
+            shell_wait: Duration::ZERO,
+            ..Self::realistic()
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The emulated SSM agent: what sits on the node, speaks the data channel and dials destinations.
+//! The emulated SSM agent: what sits on the node, speaks the data channel, dials destinations and runs shells.
 //!
 //! Sans-IO and deterministic: time comes in as `now`, randomness as a seed, and dialling, reading and writing are left
 //! to the shell around it. Written from the genuine agent's behaviour, defects included, and from recorded traffic of
@@ -14,6 +14,9 @@
 //!  gateway ◀── resend of the head ◀─ pump: 1024 bytes, then a sleep ◀── queue ◀── Received ◀── destination
 //! ```
 //!
+//! A shell session has a program in the place of the destination, and nothing between it and the channel but the seal
+//! of sessions with a KMS key.
+//!
 //! The contract of the shell: after every [`AgentCore::handle`], call [`AgentCore::poll_output`] until it returns
 //! [`AgentOutput::Timeout`]; deliver messages and websocket pongs only while [`AgentCore::wants_messages`], and read a
 //! destination only while [`AgentCore::wants_data`]. Both can change with every input.
@@ -21,20 +24,28 @@
 mod basic;
 mod behaviour;
 mod byte_queue;
+mod challenge;
 mod channel;
+mod characters;
 mod destination;
 mod frames;
 mod handshake;
 mod keepalive;
 mod mux;
 mod outgoing;
+mod plugin;
 mod port;
+mod program;
 mod rto;
+mod sealing;
 mod session;
+mod session_type;
+mod shell;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     time::{Duration, Instant},
 };
@@ -43,14 +54,20 @@ use bytes::Bytes;
 
 pub use behaviour::Behaviour;
 pub use port::Mode;
+pub use program::{Program, ProgramSignal, Streams};
+pub use sealing::{SealFault, SealFaultKind};
 pub use session::AgentCore;
+pub use session_type::SessionType;
+
+use crate::wire::{DataKey, Size};
 
 /// How long the agent waits for the client's handshake response (`proto-notes/handshake.md`).
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long an ending session waits for the acknowledgements of what it has sent.
 pub const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One local connection of the agent to a destination, numbered by the core from 1 in the order of dialling.
+/// One local connection of the agent to a destination, numbered by the core from 1 in the order of dialling; or the one
+/// program of a shell session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
@@ -61,7 +78,11 @@ pub struct AgentOptions {
     pub version: String,
     /// The session.
     pub session_id: String,
-    /// Properties of the document after substitution: `type`, `host`, `portNumber`, ...
+    /// The node, as StartSession named it: data keys are bound to it.
+    pub target: String,
+    /// What kind of session the document asks for.
+    pub session_type: SessionType,
+    /// Properties of the document after substitution: `type`, `host`, `portNumber`, `commands`, ...
     pub properties: serde_json::Value,
     /// Behaviour.
     pub behaviour: Behaviour,
@@ -93,6 +114,16 @@ pub enum AgentInput {
     Eof(ConnectionId),
     /// The destination's socket took this many bytes of what was written.
     Written(ConnectionId, usize),
+    /// A program runs. From now on it is a connection: it sends, ends, and takes what is written.
+    Started(ConnectionId),
+    /// A program could not be started.
+    StartFailed(ConnectionId, String),
+    /// A program with separate streams sent error output.
+    ReceivedError(ConnectionId, Bytes),
+    /// A program is over, and all of its output was told. Its status; -1 if a signal ended it.
+    Exited(ConnectionId, i32),
+    /// KMS has decrypted the data key, or why not.
+    Decrypted(Result<DataKey, String>),
 }
 
 /// Payloads are the tunnelled data of the user: lengths only.
@@ -108,8 +139,24 @@ impl fmt::Debug for AgentInput {
             Self::Received(id, data) => write!(f, "Received({}, {} bytes)", id.0, data.len()),
             Self::Eof(id) => write!(f, "Eof({})", id.0),
             Self::Written(id, len) => write!(f, "Written({}, {len})", id.0),
+            Self::Started(id) => write!(f, "Started({})", id.0),
+            Self::StartFailed(id, error) => write!(f, "StartFailed({}, {error:?})", id.0),
+            Self::ReceivedError(id, data) => write!(f, "ReceivedError({}, {} bytes)", id.0, data.len()),
+            Self::Exited(id, status) => write!(f, "Exited({}, {status})", id.0),
+            Self::Decrypted(key) => write!(f, "Decrypted({key:?})"),
         }
     }
+}
+
+/// A data key that KMS is to decrypt for the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecryptRequest {
+    /// The KMS key.
+    pub key_id: String,
+    /// The sealed data key, as the client has passed it on.
+    pub ciphertext: Vec<u8>,
+    /// The encryption context: session, target and, if the client has acknowledged it, the challenge.
+    pub context: BTreeMap<String, String>,
 }
 
 /// What the agent does.
@@ -122,9 +169,17 @@ pub enum AgentOutput {
     /// Write to a destination. To be answered with `Written`, in as many pieces as it takes; never more than 128 KiB
     /// are open per destination, except for one message in basic and raw mode.
     Write(ConnectionId, Bytes),
-    /// Close a destination, both directions, after what was written; or give up dialling it. Nothing that happens to
-    /// it afterwards matters.
+    /// Close a destination, both directions, after what was written; or give up dialling it; or kill a program with
+    /// what it has started. Nothing that happens to it afterwards matters.
     Close(ConnectionId),
+    /// Start a program. To be answered with `Started` or `StartFailed`.
+    Start(ConnectionId, Program),
+    /// Set the size of a program's terminal.
+    Resize(ConnectionId, Size),
+    /// Send a signal to a program and what it has started.
+    Signal(ConnectionId, ProgramSignal),
+    /// Ask KMS for a data key. To be answered with `Decrypted`.
+    Decrypt(DecryptRequest),
     /// The session is over; the gateway tells the client with this text. The last output but `Timeout`.
     Ended(String),
     /// Nothing more to do until this time, which is later than the `now` of the call.
@@ -139,6 +194,10 @@ impl fmt::Debug for AgentOutput {
             Self::Dial(id, host, port) => write!(f, "Dial({}, {host:?}, {port})", id.0),
             Self::Write(id, data) => write!(f, "Write({}, {} bytes)", id.0, data.len()),
             Self::Close(id) => write!(f, "Close({})", id.0),
+            Self::Start(id, program) => write!(f, "Start({}, {:?})", id.0, program.streams),
+            Self::Resize(id, size) => write!(f, "Resize({}, {}x{})", id.0, size.cols, size.rows),
+            Self::Signal(id, signal) => write!(f, "Signal({}, {signal:?})", id.0),
+            Self::Decrypt(request) => write!(f, "Decrypt({:?})", request.key_id),
             Self::Ended(text) => write!(f, "Ended({text:?})"),
             Self::Timeout(deadline) => write!(f, "Timeout({deadline:?})"),
         }

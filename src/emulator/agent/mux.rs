@@ -22,10 +22,10 @@ use super::{
     destination::Destination,
     frames::{Frame, FrameReader},
     keepalive::{Beat, Keepalive},
-    port::{Actions, Port, Verdict, WriteState},
+    plugin::{Actions, Plugin, Verdict, WriteState},
 };
 use crate::wire::{
-    ClientFeatures,
+    ClientFeatures, PayloadKind,
     smux::{FrameHeader, StreamId},
 };
 
@@ -193,7 +193,7 @@ impl Mux {
     }
 }
 
-impl Port for Mux {
+impl Plugin for Mux {
     fn ready(&self) -> bool {
         true
     }
@@ -211,9 +211,6 @@ impl Port for Mux {
     fn write_state(&self) -> WriteState {
         if self.frames.socket_len() <= self.local_socket { WriteState::Done } else { WriteState::Blocked }
     }
-
-    /// Mux agents ignore the flag.
-    fn disconnect(&mut self, _: &mut Actions) {}
 
     fn dialled(&mut self, id: ConnectionId, actions: &mut Actions) {
         let Some(stream_id) = self.dialling_stream(id) else { return };
@@ -270,8 +267,8 @@ impl Port for Mux {
         !self.pump.is_empty()
     }
 
-    fn take_output(&mut self, max: usize) -> Bytes {
-        self.pump.take(max)
+    fn take_output(&mut self, max: usize) -> (PayloadKind, Bytes) {
+        (PayloadKind::Output, self.pump.take(max))
     }
 
     fn output_sent(&mut self, _: &mut Actions) {}

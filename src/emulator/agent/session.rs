@@ -1,5 +1,7 @@
 //! The agent's side of one session: what comes in, in which phase, and what goes out.
 
+mod opening;
+
 use std::{
     collections::VecDeque,
     fmt,
@@ -11,23 +13,26 @@ use bytes::Bytes;
 use super::{
     AgentInput, AgentOptions, AgentOutput, CLOSING_TIMEOUT, ConnectionId, Mode,
     channel::{Channel, Place},
-    handshake::{Answer, Handshake},
-    port::{Actions, Port, Verdict, WriteState, open_port},
+    handshake::Handshake,
+    plugin::{Actions, Plugin, Verdict, WriteState},
+    sealing::{Sealer, Unopened},
 };
-use crate::wire::{AgentFeatures, ClientFeatures, FlagKind, Header, Message, MessageKind, PayloadKind};
+use crate::wire::{
+    AgentFeatures, ClientFeatures, FlagKind, Header, Message, MessageKind, PayloadKind, Size, from_json,
+};
 
 /// Messages kept that were delivered although the reader was blocked.
 const UNREAD_LIMIT: usize = 64;
 
 /// ```text
 /// New ──Connected──▶ Handshaking ──▶ Open ──▶ Ending ──▶ Over(ended)
-///                         └────────────┼─────────▲
-///                                      └──▶ Over(crashed)
+///  │                      └────────────┼─────────▲
+///  └──shells without a KMS key────────▶└──▶ Over(crashed)
 /// ```
 enum Phase {
     New,
     Handshaking(Handshake),
-    Open(Box<dyn Port>),
+    Open(Box<dyn Plugin>),
     /// Waits for the acknowledgements of what was sent, then tells the gateway.
     Ending {
         deadline: Instant,
@@ -59,6 +64,11 @@ pub struct AgentCore {
     pump_at: Instant,
     swallow: u32,
     refuse: u32,
+    random: fastrand::Rng,
+    /// In sessions with a KMS key, once the data key is there.
+    sealer: Option<Sealer>,
+    unsealed: u64,
+    nonces_reused: u64,
 }
 
 /// Counters only.
@@ -90,6 +100,10 @@ impl AgentCore {
             pump_at: now,
             swallow: options.behaviour.swallow_early,
             refuse: options.behaviour.refuse_early,
+            random: fastrand::Rng::with_seed(options.seed ^ 0x5ea1),
+            sealer: None,
+            unsealed: 0,
+            nonces_reused: 0,
             options,
         }
     }
@@ -105,11 +119,20 @@ impl AgentCore {
             }
             AgentInput::Binary(frame) => self.arrived(now, frame),
             AgentInput::Timeout => {}
-            AgentInput::Dialled(id) => self.port(|port, actions| port.dialled(id, actions)),
-            AgentInput::DialFailed(id, error) => self.port(|port, actions| port.dial_failed(id, &error, actions)),
-            AgentInput::Received(id, data) => self.port(|port, actions| port.received(id, data, actions)),
-            AgentInput::Eof(id) => self.port(|port, actions| port.eof(id, actions)),
-            AgentInput::Written(id, len) => self.port(|port, actions| port.written(id, len, actions)),
+            AgentInput::Dialled(id) => self.tell(|plugin, actions| plugin.dialled(id, actions)),
+            AgentInput::DialFailed(id, error) => self.tell(|plugin, actions| plugin.dial_failed(id, &error, actions)),
+            AgentInput::Received(id, data) => self.tell(|plugin, actions| plugin.received(id, data, actions)),
+            AgentInput::Eof(id) => self.tell(|plugin, actions| plugin.eof(id, actions)),
+            AgentInput::Written(id, len) => self.tell(|plugin, actions| plugin.written(id, len, actions)),
+            AgentInput::Started(id) => self.tell(|plugin, actions| plugin.started(now, id, actions)),
+            AgentInput::StartFailed(id, error) => {
+                self.tell(|plugin, actions| plugin.start_failed(now, id, &error, actions));
+            }
+            AgentInput::ReceivedError(id, data) => {
+                self.tell(|plugin, actions| plugin.received_error(id, data, actions));
+            }
+            AgentInput::Exited(id, status) => self.tell(|plugin, actions| plugin.exited(id, status, actions)),
+            AgentInput::Decrypted(key) => self.decrypted(now, key),
         }
         self.settle(now);
     }
@@ -135,7 +158,7 @@ impl AgentCore {
     /// Whether this destination is to be read.
     #[must_use]
     pub fn wants_data(&self, id: ConnectionId) -> bool {
-        !self.channel.paused && matches!(&self.phase, Phase::Open(port) if port.wants_data(id))
+        !self.channel.paused && matches!(&self.phase, Phase::Open(plugin) if plugin.wants_data(id))
     }
 
     /// Changes how many messages to the client may be unacknowledged before the pump waits
@@ -201,22 +224,30 @@ impl AgentCore {
     /// Streams, or connections, that are not over.
     #[must_use]
     pub fn open_streams(&self) -> usize {
-        if let Phase::Open(port) = &self.phase { port.open_streams() } else { 0 }
+        if let Phase::Open(plugin) = &self.phase { plugin.open_streams() } else { 0 }
     }
 
-    fn connected(&mut self, now: Instant) {
-        self.channel.connected = true;
-        if matches!(self.phase, Phase::New) {
-            let (handshake, request) = Handshake::start(&self.options, now);
-            self.channel.send_state(now, "Connected", &mut self.actions.outputs);
-            self.channel.send(now, PayloadKind::HandshakeRequest, &request, &mut self.actions.outputs);
-            self.phase = Phase::Handshaking(handshake);
-        }
+    /// Whether payloads are sealed.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.sealer.is_some()
     }
 
-    fn port(&mut self, event: impl FnOnce(&mut dyn Port, &mut Actions)) {
-        if let Phase::Open(port) = &mut self.phase {
-            event(port.as_mut(), &mut self.actions);
+    /// Data of the client that should have been sealed for this agent and was not: plain, damaged, or too early.
+    #[must_use]
+    pub fn unsealed(&self) -> u64 {
+        self.unsealed
+    }
+
+    /// Data of the client that was sealed with a nonce that it had used before.
+    #[must_use]
+    pub fn nonces_reused(&self) -> u64 {
+        self.nonces_reused
+    }
+
+    fn tell(&mut self, event: impl FnOnce(&mut dyn Plugin, &mut Actions)) {
+        if let Phase::Open(plugin) = &mut self.phase {
+            event(plugin.as_mut(), &mut self.actions);
         }
     }
 
@@ -293,7 +324,7 @@ impl AgentCore {
             Processed::Verdict(Verdict::Done) => self.done(now, unacknowledged),
             Processed::Handshaken(client) => {
                 self.done(now, unacknowledged);
-                self.open(now, client);
+                self.complete(now, client);
             }
         }
         true
@@ -309,17 +340,8 @@ impl AgentCore {
     fn process(&mut self, message: Message) -> Processed {
         let Message { header: Header { payload_kind, .. }, payload, .. } = message;
         Processed::Verdict(match &mut self.phase {
-            Phase::Handshaking(_) if payload_kind == PayloadKind::HandshakeResponse => {
-                match Handshake::answer(&payload) {
-                    Answer::Accepted(client) => return Processed::Handshaken(client),
-                    Answer::Failed(text) => {
-                        self.actions.end = Some(text);
-                        Verdict::Done
-                    }
-                    Answer::Malformed => Verdict::Refused,
-                }
-            }
-            // Anything else before the handshake is done: acknowledged and thrown away.
+            Phase::Handshaking(_) => return self.shake_hands(payload_kind, &payload),
+            // Acknowledged and thrown away.
             Phase::Open(_) if self.swallow > 0 => {
                 self.swallow -= 1;
                 Verdict::Done
@@ -328,35 +350,45 @@ impl AgentCore {
                 self.refuse -= 1;
                 Verdict::Refused
             }
-            Phase::Open(port) if !port.ready() => Verdict::Refused,
-            Phase::Open(port) if payload_kind == PayloadKind::Output && !payload.is_empty() => {
-                port.data(payload, &mut self.actions)
-            }
-            Phase::Open(port) if payload_kind == PayloadKind::Flag => {
-                match FlagKind::decode(&payload) {
-                    Ok(FlagKind::DisconnectToPort) => port.disconnect(&mut self.actions),
-                    Ok(FlagKind::TerminateSession) if AgentFeatures::of(&self.options.version).terminate_flag => {
-                        self.actions.end = Some(String::new());
+            Phase::Open(plugin) if !plugin.ready() => Verdict::Refused,
+            Phase::Open(plugin) => match payload_kind {
+                PayloadKind::Output if !payload.is_empty() => match &mut self.sealer {
+                    None => plugin.data(payload, &mut self.actions),
+                    Some(sealer) => match sealer.open(&payload) {
+                        Ok(payload) => plugin.data(payload, &mut self.actions),
+                        Err(unopened) => {
+                            let count = match unopened {
+                                Unopened::NotSealed => &mut self.unsealed,
+                                Unopened::NonceReused => &mut self.nonces_reused,
+                            };
+                            *count += 1;
+                            Verdict::Refused
+                        }
+                    },
+                },
+                PayloadKind::Size => match from_json::<Size>("size", &payload) {
+                    Ok(size) => {
+                        plugin.size(size, &mut self.actions);
+                        Verdict::Done
                     }
-                    _ => {}
+                    // To ports a size means nothing, whatever is in it.
+                    Err(_) if plugin.obeys_flags() => Verdict::Done,
+                    Err(_) => Verdict::Refused,
+                },
+                PayloadKind::Flag if plugin.obeys_flags() => {
+                    match FlagKind::decode(&payload) {
+                        Ok(FlagKind::DisconnectToPort) => plugin.disconnect(&mut self.actions),
+                        Ok(FlagKind::TerminateSession) if AgentFeatures::of(&self.options.version).terminate_flag => {
+                            self.actions.end = Some(String::new());
+                        }
+                        _ => {}
+                    }
+                    Verdict::Done
                 }
-                Verdict::Done
-            }
+                _ => Verdict::Done,
+            },
             _ => Verdict::Done,
         })
-    }
-
-    /// The client has answered: chooses the mode and starts.
-    fn open(&mut self, now: Instant, client: ClientFeatures) {
-        let Phase::Handshaking(handshake) = &self.phase else { return };
-        let complete = handshake.complete(now);
-        self.channel.send(now, PayloadKind::HandshakeComplete, &complete, &mut self.actions.outputs);
-        let mode = Mode::choose(&self.options, client);
-        self.mode = Some(mode);
-        match open_port(&self.options, mode, client, now, &mut self.actions) {
-            Ok(port) => self.phase = Phase::Open(port),
-            Err(text) => self.actions.end = Some(text),
-        }
     }
 
     /// Carries out what an input has led to, until nothing more follows.
@@ -374,7 +406,11 @@ impl AgentCore {
                 self.end(now, text);
             }
             if self.blocked.is_some() {
-                let state = if let Phase::Open(port) = &self.phase { port.write_state() } else { WriteState::Failed };
+                let state = match &self.phase {
+                    Phase::Open(plugin) => plugin.write_state(),
+                    Phase::Handshaking(handshake) if handshake.awaits_key().is_some() => WriteState::Blocked,
+                    _ => WriteState::Failed,
+                };
                 match state {
                     WriteState::Blocked => break,
                     // Not acknowledged, and expected again; unless it was acknowledged early: then it stays kept.
@@ -398,7 +434,7 @@ impl AgentCore {
     fn end(&mut self, now: Instant, text: String) {
         match &mut self.phase {
             Phase::Ending { .. } | Phase::Over { .. } => return,
-            Phase::Open(port) => port.close(&mut self.actions),
+            Phase::Open(plugin) => plugin.close(&mut self.actions),
             Phase::New | Phase::Handshaking(_) => {}
         }
         self.blocked = None;
@@ -431,7 +467,7 @@ impl AgentCore {
             Phase::Handshaking(handshake) if handshake.deadline() <= now => {
                 self.actions.end = Some("Handshake timed out.".to_owned());
             }
-            Phase::Open(port) => port.advance(now, &mut self.actions),
+            Phase::Open(plugin) => plugin.advance(now, &mut self.actions),
             _ => {}
         }
         self.settle(now);
@@ -442,11 +478,16 @@ impl AgentCore {
         if self.pump_at > now || !self.pump_runs() {
             return false;
         }
-        let Phase::Open(port) = &mut self.phase else { return false };
-        let payload = port.take_output(self.options.behaviour.chunk.max(1));
-        self.channel.send(now, PayloadKind::Output, &payload, &mut self.actions.outputs);
-        port.output_sent(&mut self.actions);
-        self.pump_at = now + self.options.behaviour.pace;
+        let Phase::Open(plugin) = &mut self.phase else { return false };
+        let (kind, payload) = plugin.take_output(self.options.behaviour.chunk.max(1));
+        if !payload.is_empty() {
+            let payload = if let Some(sealer) = &mut self.sealer { sealer.seal(&payload) } else { payload };
+            self.channel.send(now, kind, &payload, &mut self.actions.outputs);
+        }
+        plugin.output_sent(&mut self.actions);
+        if plugin.paced() {
+            self.pump_at = now + self.options.behaviour.pace;
+        }
         self.settle(now);
         true
     }
@@ -457,14 +498,14 @@ impl AgentCore {
         // While the reader is blocked no acknowledgement is read. Waiting for one then would be a deadlock that the
         // genuine agent does not have: a destination that echoes reads on only when its own data is taken.
         let open = self.unacked() < window || self.blocked.is_some();
-        !self.channel.paused && open && matches!(&self.phase, Phase::Open(port) if port.has_output())
+        !self.channel.paused && open && matches!(&self.phase, Phase::Open(plugin) if plugin.has_output())
     }
 
     fn deadline(&self) -> Option<Instant> {
         let phase = match &self.phase {
             Phase::New | Phase::Over { .. } => return None,
             Phase::Handshaking(handshake) => Some(handshake.deadline()),
-            Phase::Open(port) => port.deadline(),
+            Phase::Open(plugin) => plugin.deadline(),
             Phase::Ending { deadline, .. } => Some(*deadline),
         };
         let pump = self.pump_runs().then_some(self.pump_at);

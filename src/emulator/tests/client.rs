@@ -133,11 +133,21 @@ pub(super) async fn exchange(
 }
 
 pub(super) async fn call_as(emulator: &Emulator, signer: &Signer, operation: &str, input: &Value) -> Answer {
+    call_service(emulator, signer, "ssm", &format!("AmazonSSM.{operation}"), input).await
+}
+
+/// A call of any service that speaks AWS JSON, its operation as `X-Amz-Target` has it.
+pub(super) async fn call_service(
+    emulator: &Emulator,
+    signer: &Signer,
+    service: &str,
+    target: &str,
+    input: &Value,
+) -> Answer {
     let body = input.to_string();
-    let target = format!("AmazonSSM.{operation}");
     let host = authority(emulator);
-    let plain = [("host", host), ("x-amz-target", &target), ("content-type", "application/x-amz-json-1.1")];
-    let headers = signer.sign("POST", &format!("{}/", emulator.endpoint_url()), "ssm", &plain, body.as_bytes());
+    let plain = [("host", host), ("x-amz-target", target), ("content-type", "application/x-amz-json-1.1")];
+    let headers = signer.sign("POST", &format!("{}/", emulator.endpoint_url()), service, &plain, body.as_bytes());
     http(emulator, "POST", "/", &headers, body.as_bytes()).await
 }
 
@@ -205,7 +215,7 @@ pub(super) enum Last {
     Cut(bool),
 }
 
-/// A data channel with mux streams.
+/// A data channel with mux streams, or one of a shell.
 pub(super) struct Client {
     pub(super) websocket: WebSocketStream<TcpStream>,
     /// Next to send, and next to receive.
@@ -214,6 +224,12 @@ pub(super) struct Client {
     pub(super) acknowledged: Vec<i64>,
     pub(super) kinds: Vec<MessageKind>,
     pub(super) received: Vec<u8>,
+    /// Every payload behind the handshake with its kind, as it came.
+    pub(super) payloads: Vec<(PayloadKind, Bytes)>,
+    /// The request of the handshake.
+    pub(super) request: Option<HandshakeRequest>,
+    /// Whether the client leaves answering to its test.
+    pub(super) by_hand: bool,
     pub(super) complete: bool,
     pub(super) client_version: &'static str,
 }
@@ -243,6 +259,9 @@ impl Client {
             acknowledged: Vec::new(),
             kinds: Vec::new(),
             received: Vec::new(),
+            payloads: Vec::new(),
+            request: None,
+            by_hand: false,
             complete: false,
             client_version: "1.2.764.0",
         }
@@ -377,6 +396,10 @@ impl Client {
         match payload_kind {
             PayloadKind::HandshakeRequest => {
                 let request: HandshakeRequest = from_json("request", &message.payload).unwrap();
+                self.request = Some(request.clone());
+                if self.by_hand {
+                    return;
+                }
                 let processed = request.requested_client_actions.iter().map(|action| ProcessedAction {
                     action_type: action.name().into(),
                     action_status: ActionStatus::Success,
@@ -391,8 +414,34 @@ impl Client {
                 self.send(PayloadKind::HandshakeResponse, &to_json(&response)).await;
             }
             PayloadKind::HandshakeComplete => self.complete = true,
-            PayloadKind::Output => self.received.extend_from_slice(&message.payload),
-            _ => {}
+            kind => {
+                if kind == PayloadKind::Output {
+                    self.received.extend_from_slice(&message.payload);
+                }
+                self.payloads.push((kind, message.payload));
+            }
+        }
+    }
+
+    /// Whether this text was received, wherever the payloads were cut.
+    pub(super) fn has(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.received).contains(text)
+    }
+
+    /// The text of all payloads of one kind.
+    pub(super) fn text_of(&self, kind: PayloadKind) -> String {
+        let payloads = self.payloads.iter().filter(|(of, _)| *of == kind).flat_map(|(_, payload)| payload.to_vec());
+        String::from_utf8(payloads.collect()).expect("text")
+    }
+
+    /// Sends a message until it is acknowledged: early ones are refused.
+    pub(super) async fn send_surely(&mut self, kind: PayloadKind, payload: &[u8]) {
+        let sequence = self.sequence;
+        while !self.acknowledged.contains(&sequence) {
+            self.sequence = sequence;
+            self.send(kind, payload).await;
+            let answered = self.until(|client| client.acknowledged.contains(&sequence));
+            drop(tokio::time::timeout(Duration::from_millis(100), answered).await);
         }
     }
 

@@ -4,7 +4,10 @@ mod api;
 mod channel;
 mod client;
 mod faults;
+mod kms;
 mod levers;
+#[cfg(unix)]
+mod shells;
 mod sso;
 mod sts;
 

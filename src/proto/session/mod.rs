@@ -2,6 +2,7 @@
 
 mod link;
 mod receive;
+mod shell;
 mod time;
 mod transmit;
 
@@ -29,7 +30,7 @@ use super::{
     statistics::MessageCounts,
     timer::{Timer, TimerTable},
 };
-use crate::wire::{AgentFeatures, PayloadKind, SequenceNumber};
+use crate::wire::{AgentFeatures, PayloadKind, SequenceNumber, SessionTypeParameters};
 
 /// One SSM session's data channel, over as many websockets as it takes.
 ///
@@ -40,6 +41,8 @@ pub struct Session {
     origin: Instant,
     random: fastrand::Rng,
     phase: Phase,
+    /// The session type and its properties, as the handshake named them.
+    declared: Option<SessionTypeParameters>,
     online: bool,
     /// A websocket was there before: the next one resumes.
     resuming: bool,
@@ -80,6 +83,8 @@ pub struct Session {
     /// The agent's silence is not worth a word before it has lasted from here, too.
     patient_since: Instant,
     stalled: bool,
+    /// Somebody waits until everything is acknowledged.
+    drained_wanted: bool,
     reading: bool,
     /// For how long, in sum, others have waited for the reader for whose sake reading has stopped.
     held_up_for: Duration,
@@ -123,10 +128,17 @@ enum Phase {
     Closed(CloseReason, Option<Port>),
 }
 
+impl Open {
+    /// Whether the application has been told that data may flow. Of a shell it may be said before the shield has
+    /// passed: an agent that has begun to write may be slow to listen, and what is written here waits all the same.
+    fn is_ready(&self) -> bool {
+        self.shield == Shield::Passed || self.port.mode() == Mode::Shell
+    }
+}
+
 #[derive(Debug)]
 struct Open {
     port: Port,
-    mode: Mode,
     agent_version: String,
     features: AgentFeatures,
     shield: Shield,
@@ -186,6 +198,7 @@ impl Session {
     #[must_use]
     pub fn new(config: Config, now: Instant) -> Self {
         let config = config.clamped();
+        let kinds = config.kinds;
         let mut timers = TimerTable::default();
         timers.set(Timer::Handshake, now + config.handshake_timeout);
         Self {
@@ -202,7 +215,9 @@ impl Session {
             unread: config.budget.unread(),
             config,
             origin: now,
-            phase: Phase::Handshaking(Handshake::default()),
+            declared: None,
+            phase: Phase::Handshaking(Handshake::new(kinds)),
+            drained_wanted: false,
             online: false,
             resuming: false,
             reconnect: Reconnect::default(),
@@ -247,6 +262,7 @@ impl Session {
                 self.message(now, inbound);
             }
             Input::Pong => self.hear(now),
+            Input::DataKey(key) => self.data_key(key),
             Input::PingSent => self.ping_sent(now),
             Input::Timeout => self.timeout(now),
         }
@@ -295,8 +311,10 @@ impl Session {
     /// See [`OpenError`].
     pub fn open_stream(&mut self) -> Result<StreamId, OpenError> {
         match &mut self.phase {
-            Phase::Open(open) if open.shield == Shield::Passed && open.ending == Ending::No => open.port.open(),
+            Phase::Open(open) if open.is_ready() && open.ending == Ending::No => open.port.open(),
             Phase::Handshaking(_) | Phase::Open(_) => Err(OpenError::NotReady),
+            // What came before the end can still be read.
+            Phase::Closed(_, Some(port)) if port.outlives_session() => port.open(),
             Phase::Closed(reason, _) => Err(OpenError::Closed(reason.clone())),
         }
     }
@@ -376,6 +394,15 @@ impl Session {
         }
     }
 
+    /// The streams, and what is left of them.
+    fn ports(&self) -> Option<&Port> {
+        match &self.phase {
+            Phase::Open(open) => Some(&open.port),
+            Phase::Closed(_, port) => port.as_ref(),
+            Phase::Handshaking(_) => None,
+        }
+    }
+
     fn port(&mut self) -> Result<&mut Port, StreamError> {
         match &mut self.phase {
             Phase::Open(open) => Ok(&mut open.port),
@@ -389,7 +416,7 @@ impl Session {
     /// Ends the session: what is queued is sent for up to [`limits::DRAIN`], then the agent is told.
     pub fn end(&mut self, now: Instant) {
         match &mut self.phase {
-            Phase::Open(open) if open.shield == Shield::Passed && self.online => {
+            Phase::Open(open) if open.is_ready() && self.online => {
                 if open.ending == Ending::No {
                     open.ending = Ending::Draining;
                     self.timers.set(Timer::Drain, now + limits::DRAIN);
@@ -458,22 +485,38 @@ impl Session {
     /// Whether data may flow: [`Event::Ready`] was there, and no end yet.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        matches!(&self.phase, Phase::Open(open) if open.shield == Shield::Passed)
+        matches!(&self.phase, Phase::Open(open) if open.is_ready())
     }
 
-    /// What the agent says it is, four numbers such as `3.3.987.0`, once the handshake is complete.
+    /// Whether a lost websocket is worth replacing: data may flow; or a shell is to begin, whose agent may have begun
+    /// already, and which nobody can start a second time.
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        self.is_ready() || (self.config.kinds.include_shells() && !matches!(self.phase, Phase::Closed(..)))
+    }
+
+    /// What the agent says it is, four numbers such as `3.3.987.0`, once the handshake is complete. A shell may have
+    /// none.
     #[must_use]
     pub fn agent_version(&self) -> Option<&str> {
-        if let Phase::Open(open) = &self.phase { Some(&open.agent_version) } else { None }
+        if let Phase::Open(open) = &self.phase {
+            Some(&*open.agent_version).filter(|text| !text.is_empty())
+        } else {
+            None
+        }
     }
 
-    /// How connections are carried, once the handshake is over.
+    /// The session type and the document's properties, as the agent named them in the handshake; `None` before it is
+    /// complete, and of a shell that began without one. Stays when the session has ended.
+    #[must_use]
+    pub fn declared(&self) -> Option<&SessionTypeParameters> {
+        self.declared.as_ref()
+    }
+
+    /// What is carried, and how, once the handshake is over; also of a session that has ended since.
     #[must_use]
     pub fn mode(&self) -> Option<Mode> {
-        match &self.phase {
-            Phase::Open(open) => Some(open.mode),
-            _ => None,
-        }
+        self.ports().map(Port::mode)
     }
 
     /// The smoothed round trip to the agent; the first guess before there is one.
@@ -517,11 +560,7 @@ impl Session {
     /// How full the buffers are.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
-        let port = match &self.phase {
-            Phase::Open(open) => Some(&open.port),
-            Phase::Closed(_, port) => port.as_ref(),
-            Phase::Handshaking(_) => None,
-        };
+        let port = self.ports();
         let (early_messages, early_bytes) = self.incoming.early();
         let (largest_unsent, largest_unread) = port.map_or((0, 0), Port::largest_buffers);
         Occupancy {

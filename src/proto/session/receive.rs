@@ -6,8 +6,15 @@ use bytes::Bytes;
 
 use super::{Ending, Open, Phase, Session, Shield};
 use crate::{
-    proto::{Cause, CloseReason, Event, Inbound, Initiator, Mode, handshake::Agreed, limits, port::Port, timer::Timer},
-    wire::{Acknowledge, ChannelClosed, DecodeError, FlagKind, Message, MessageKind, PayloadKind, from_json},
+    proto::{
+        Cause, CloseReason, Event, Inbound, Initiator, Mode, SealedKey,
+        close::CANNOT_DIAL,
+        handshake::{Agreed, Reply, is_output},
+        limits,
+        port::Port,
+        timer::Timer,
+    },
+    wire::{Acknowledge, ChannelClosed, FlagKind, Message, MessageKind, PayloadKind, from_json},
 };
 
 /// How texts begin that come from the agent and not from the service (`proto-notes/control-plane.md#errors`).
@@ -17,7 +24,7 @@ const TEXTS_OF_AGENT: [&str; 6] = [
     "Handshake timed out",
     "Plugin with name",
     "Setting up data channel",
-    "Unable to connect to specified port",
+    CANNOT_DIAL,
 ];
 
 impl Session {
@@ -42,10 +49,15 @@ impl Session {
         match message.header.kind {
             MessageKind::OutputStreamData => self.stream_data(now, message),
             MessageKind::Acknowledge => self.acknowledge(now, &message.payload),
-            MessageKind::ChannelClosed => self.channel_closed(&message.payload),
+            MessageKind::ChannelClosed => self.channel_closed(now, &message.payload),
             MessageKind::PausePublication => self.pause(now),
             MessageKind::StartPublication => {
                 self.unpause();
+                if let Phase::Handshaking(handshake) = &mut self.phase
+                    && handshake.published()
+                {
+                    self.timers.stop(Timer::Handshake);
+                }
                 // The gateway says that the agent is there, which after a resume is as good as a word of its own.
                 self.outgoing.sign_of_life();
                 self.outgoing.forget_back_off();
@@ -60,62 +72,96 @@ impl Session {
         self.unpause();
         let mut next = self.incoming.receive(message);
         while let Some(message) = next {
-            if let Err(reason) = self.process(now, message) {
-                self.close(reason, true);
+            if let Err(cause) = self.process(now, message) {
+                self.close(CloseReason::new(Initiator::Library, cause), true);
                 return;
             }
             next = self.incoming.next();
         }
     }
 
-    fn process(&mut self, now: Instant, message: Message) -> Result<(), CloseReason> {
-        let violation = |error: DecodeError| CloseReason::new(Initiator::Library, Cause::Protocol(error.to_string()));
+    fn process(&mut self, now: Instant, message: Message) -> Result<(), Cause> {
+        let kind = message.header.payload_kind;
+        if let Phase::Handshaking(handshake) = &mut self.phase
+            && is_output(kind)
+        {
+            // A shell without a handshake; and this is the first it has to say.
+            let agreed = handshake.output()?;
+            self.open(now, agreed, "");
+        }
         match &mut self.phase {
-            Phase::Handshaking(handshake) => match message.header.payload_kind {
-                PayloadKind::HandshakeRequest => {
-                    let response = handshake.request(&message.payload, &self.config.client_version);
-                    let response = response.map_err(violation)?;
-                    self.control.extend(response.map(|response| (PayloadKind::HandshakeResponse, response)));
-                }
-                PayloadKind::HandshakeComplete => {
-                    if let Some((agreed, text)) = handshake.complete(&message.payload).map_err(violation)? {
-                        self.open(now, agreed, text);
-                    }
-                }
-                PayloadKind::Output => {
-                    let text = "the agent sends data without a handshake: the document is not for port forwarding";
-                    return Err(handshake_failed(text.to_owned()));
-                }
-                _ => {}
-            },
-            Phase::Open(open) => match message.header.payload_kind {
-                PayloadKind::Output => {
+            Phase::Handshaking(_) => self.shake_hands(now, kind, &message.payload),
+            Phase::Open(open) => match kind {
+                kind if is_output(kind) => {
                     self.counts.received(message.payload.len());
-                    open.port.receive(now, message.payload, self.received).map_err(violation)?;
+                    open.port.receive(now, kind, message.payload, self.received)
                 }
                 PayloadKind::Flag if FlagKind::decode(&message.payload) == Ok(FlagKind::ConnectToPortError) => {
                     open.port.refused();
+                    Ok(())
                 }
-                _ => {}
+                // It may ask for a key, and what was said is said in the clear.
+                PayloadKind::HandshakeRequest if open.agent_version.is_empty() && open.port.shell().is_some() => {
+                    Err(Cause::Handshake("the agent asks for a handshake after it has sent data".to_owned()))
+                }
+                _ => Ok(()),
             },
-            Phase::Closed(..) => {}
+            Phase::Closed(..) => Ok(()),
+        }
+    }
+
+    fn shake_hands(&mut self, now: Instant, kind: PayloadKind, payload: &[u8]) -> Result<(), Cause> {
+        let Phase::Handshaking(handshake) = &mut self.phase else { return Ok(()) };
+        match kind {
+            PayloadKind::HandshakeRequest => {
+                // Of a shell that had no deadline until now.
+                self.timers.start(Timer::Handshake, now + self.config.handshake_timeout);
+                let reply = handshake.request(payload, &self.config.client_version);
+                match reply.map_err(|error| Cause::Protocol(error.to_string()))? {
+                    Reply::Nothing => {}
+                    Reply::Respond(response) => self.control.push_back((PayloadKind::HandshakeResponse, response)),
+                    Reply::WantKey { key_id, challenge } => {
+                        self.events.push_back(Event::DataKeyWanted { key_id, challenge });
+                    }
+                }
+            }
+            PayloadKind::EncChallengeRequest => {
+                let answer = handshake.challenge(payload)?;
+                self.control.extend(answer.map(|answer| (PayloadKind::EncChallengeResponse, answer)));
+            }
+            PayloadKind::HandshakeComplete => {
+                if let Some((agreed, text)) = handshake.complete(payload)? {
+                    self.open(now, agreed, &text);
+                }
+            }
+            _ => {}
         }
         Ok(())
     }
 
-    fn open(&mut self, now: Instant, agreed: Agreed, customer_message: String) {
-        let Agreed { mode, agent_version, features } = agreed;
-        if !customer_message.is_empty() {
-            self.events.push_back(Event::CustomerMessage(cut(&customer_message)));
+    pub(super) fn data_key(&mut self, key: Result<SealedKey, String>) {
+        if let Phase::Handshaking(handshake) = &mut self.phase {
+            let response = handshake.data_key(key, self.random.u128(..), &self.config.client_version);
+            self.control.extend(response.map(|response| (PayloadKind::HandshakeResponse, response)));
         }
-        self.phase = Phase::Open(Open {
-            port: Port::new(mode),
-            mode,
-            agent_version,
-            features,
-            shield: Shield::Wanted,
-            ending: Ending::No,
-        });
+    }
+
+    fn open(&mut self, now: Instant, agreed: Agreed, customer_message: &str) {
+        let Agreed { service, agent_version, features } = agreed;
+        if let Phase::Handshaking(handshake) = &mut self.phase {
+            self.declared = handshake.declared.take();
+        }
+        if !customer_message.is_empty() {
+            self.events.push_back(Event::CustomerMessage(cut(customer_message)));
+        }
+        let port = Port::new(service, self.config.terminal);
+        let open = Open { port, agent_version, features, shield: Shield::Wanted, ending: Ending::No };
+        if open.is_ready() {
+            self.timers.stop(Timer::Handshake);
+            let (mode, agent_version) = (open.port.mode(), open.agent_version.clone());
+            self.events.push_back(Event::Ready { mode, agent_version });
+        }
+        self.phase = Phase::Open(open);
         if let Some(interval) = self.keep_alive_interval() {
             self.timers.set(Timer::Keepalive, now + interval);
         }
@@ -141,10 +187,13 @@ impl Session {
         let Phase::Open(open) = &mut self.phase else { return };
         open.port.acknowledged(now, sequence);
         if matches!(open.shield, Shield::Sent { sequence: shield, .. } if shield == sequence) {
+            let said = open.is_ready();
             open.shield = Shield::Passed;
-            self.timers.stop(Timer::Handshake);
-            let ready = Event::Ready { mode: open.mode, agent_version: open.agent_version.clone() };
-            self.events.push_back(ready);
+            if !said {
+                self.timers.stop(Timer::Handshake);
+                let (mode, agent_version) = (open.port.mode(), open.agent_version.clone());
+                self.events.push_back(Event::Ready { mode, agent_version });
+            }
         }
         // An early message is acknowledged although it is only stored: the agent has obeyed the flag when it has
         // acknowledged everything before it too.
@@ -163,22 +212,34 @@ impl Session {
         }
     }
 
-    fn channel_closed(&mut self, payload: &Bytes) {
+    fn channel_closed(&mut self, now: Instant, payload: &Bytes) {
         let output =
             from_json::<ChannelClosed>("channel_closed", payload).ok().and_then(|body| body.output).unwrap_or_default();
+        let text = cut(output.trim());
+        if text.is_empty()
+            && let Phase::Handshaking(handshake) = &mut self.phase
+            && let Some(agreed) = handshake.ended_without_output()
+        {
+            self.open(now, agreed, "");
+        }
         // In raw mode the agent ends the session at the end of the destination's data, and so does an administrator at
-        // any time: the wire does not tell the two apart. With data under way it was not the end of a conversation.
+        // any time: the wire does not tell the two apart. With data under way it was not the end of a conversation. A
+        // shell ends when its user has typed the end, which may be under way.
         let quiet = self.outgoing.unacked() == 0;
-        let (ending, raw) = match &self.phase {
+        let (ending, by_agent) = match &self.phase {
             Phase::Open(open) => {
-                (open.ending != Ending::No, open.mode == Mode::Raw && quiet && !open.port.has_unsent())
+                let by_agent = match open.port.mode() {
+                    Mode::Raw => quiet && !open.port.has_unsent(),
+                    Mode::Shell => true,
+                    Mode::Mux | Mode::Basic => false,
+                };
+                (open.ending != Ending::No, by_agent)
             }
             _ => (false, false),
         };
-        let text = cut(output.trim());
         let reason = if ending {
             CloseReason::new(Initiator::Us, Cause::Requested)
-        } else if (raw && text.is_empty()) || is_text_of_agent(&text) {
+        } else if (by_agent && text.is_empty()) || is_text_of_agent(&text) {
             CloseReason::new(Initiator::Agent, Cause::ChannelClosed(text))
         } else {
             CloseReason::new(Initiator::Service, Cause::ChannelClosed(text))
@@ -200,10 +261,6 @@ impl Session {
             self.events.push_back(Event::Paused(false));
         }
     }
-}
-
-fn handshake_failed(why: String) -> CloseReason {
-    CloseReason::new(Initiator::Library, Cause::Handshake(why))
 }
 
 /// A text in the peer's words, in a size for people.

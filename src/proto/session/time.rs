@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Ending, Phase, Session, Shield, transmit::size};
 use crate::{
-    proto::{Cause, CloseReason, Event, Initiator, Mode, limits, rto, timer::Timer},
+    proto::{Cause, CloseReason, Event, Initiator, Mode, close::DESTINATION_SILENT, limits, rto, timer::Timer},
     wire::{PayloadKind, SequenceNumber},
 };
 
@@ -14,9 +14,7 @@ impl Session {
             match timer {
                 Timer::Handshake => {
                     let what = match &self.phase {
-                        Phase::Open(open) if open.mode != Mode::Mux => {
-                            "the agent acknowledges no data: the destination refused the connection or did not answer"
-                        }
+                        Phase::Open(open) if open.port.mode() != Mode::Mux => DESTINATION_SILENT,
                         _ => "the agent did not complete the handshake",
                     };
                     self.close(CloseReason::new(Initiator::Library, Cause::Timeout(what)), true);
@@ -86,8 +84,12 @@ impl Session {
     fn keep_alive(&mut self, now: Instant) {
         let Phase::Open(open) = &mut self.phase else { return };
         let ready = open.shield == Shield::Passed && open.ending == Ending::No;
-        if open.mode == Mode::Mux {
+        if open.port.mode() == Mode::Mux {
             open.port.want_nop();
+        } else if let Some(shell) = open.port.shell_mut() {
+            if ready && self.outgoing.unacked() == 0 {
+                shell.repeat_size();
+            }
         } else if ready && self.control.is_empty() && self.outgoing.unacked() == 0 {
             self.control.push_back((PayloadKind::Size, size()));
         }
@@ -99,7 +101,7 @@ impl Session {
     /// How often: old agents in mux mode want it, whatever the user wants.
     pub(super) fn keep_alive_interval(&self) -> Option<Duration> {
         let Phase::Open(open) = &self.phase else { return None };
-        let wanted = (open.mode == Mode::Mux && !open.features.keepalive_off).then_some(limits::KEEPALIVE);
+        let wanted = (open.port.mode() == Mode::Mux && !open.features.keepalive_off).then_some(limits::KEEPALIVE);
         wanted.into_iter().chain(self.config.keep_alive).min()
     }
 

@@ -8,7 +8,7 @@ use super::{Ending, Open, Phase, Session, Shield};
 use crate::{
     proto::{
         Cause, CloseReason, Event, Frame, Initiator, Mode, Transmit, incoming::Receipt, io::FrameState, limits,
-        timer::Timer,
+        shell::Shell, timer::Timer,
     },
     wire::{
         Acknowledge, Draft, FlagKind, Flags, Header, MessageId, MessageKind, PAYLOAD_OFFSET, PayloadKind,
@@ -23,10 +23,15 @@ impl Session {
     /// What follows from the state without any input.
     pub(super) fn advance(&mut self, now: Instant) {
         if let Phase::Handshaking(handshake) = &mut self.phase
-            && self.control.is_empty()
-            && let Some(why) = handshake.refusal.take()
+            // Without a websocket nobody can be told.
+            && (self.control.is_empty() || !self.online)
+            && let Some(cause) = handshake.refusal.take()
         {
-            self.close(CloseReason::new(Initiator::Library, Cause::Handshake(why)), true);
+            self.close(CloseReason::new(Initiator::Library, cause), true);
+        }
+        if self.drained_wanted && self.is_drained_now() {
+            self.drained_wanted = false;
+            self.events.push_back(Event::Drained);
         }
         let Phase::Open(open) = &mut self.phase else { return };
         self.unread.set(open.port.unread());
@@ -66,6 +71,10 @@ impl Session {
             self.held_up_for += now.saturating_duration_since(since);
             self.timers.stop(Timer::SlowReader);
         }
+        // What was finished in raw mode ends with the session, which is not hurried for it.
+        if open.ending == Ending::No && open.port.wants_end() && self.outgoing.unacked() == 0 {
+            open.ending = Ending::FlagWanted;
+        }
         if open.ending == Ending::Draining && !open.port.has_unsent() && self.outgoing.unacked() == 0 {
             open.ending = Ending::FlagWanted;
         }
@@ -73,7 +82,8 @@ impl Session {
             self.timers.stop(Timer::Drain);
             // A websocket that does not even take the flag is not waited for longer than one that loses it.
             self.timers.start(Timer::Terminate, now + limits::TERMINATE);
-            if !open.features.terminate_flag {
+            // A shell does not know it.
+            if !open.features.terminate_flag || open.port.shell().is_some() {
                 self.close(CloseReason::new(Initiator::Us, Cause::Requested), true);
             }
         }
@@ -118,7 +128,14 @@ impl Session {
         if open.shield == Shield::Wanted {
             open.shield = Shield::Sent { sequence: self.outgoing.next_sequence(), wait: limits::SHIELD_RETRY };
             self.timers.set(Timer::Shield, now + limits::SHIELD_RETRY);
-            let (kind, payload, _) = self.nothing();
+            let size = open.port.shell_mut().map(Shell::take_size);
+            let (kind, payload) = size.map_or_else(
+                || {
+                    let (kind, payload, _) = self.nothing();
+                    (kind, payload)
+                },
+                |size| (PayloadKind::Size, size),
+            );
             return Some(self.sequenced(now, kind, &payload));
         }
         match open.ending {
@@ -147,7 +164,7 @@ impl Session {
         }
         let rate = self.pacer.rate(now);
         let wanted = self.outgoing.window().message_size(rate);
-        let limit = self.payload_size.target(wanted);
+        let limit = self.payload_size.target(wanted).min(open.port.payload_limit());
         let (size, urgent) = (PAYLOAD_OFFSET + limit, limits::URGENT.min(limit));
         if open.port.is_urgent()
             && self.pacer.is_half_full(now)
@@ -178,7 +195,12 @@ impl Session {
         }
         let room = self.outgoing.unacked_bytes() + PAYLOAD_OFFSET + self.config.max_payload <= limits::IN_FLIGHT_BYTES;
         let waiting = |bytes| room && open.port.has_waiting(bytes);
-        let transmit = match self.payload_size.next_probe(now, wanted, waiting) {
+        let probe = if open.port.payload_limit() < self.config.max_payload {
+            None
+        } else {
+            self.payload_size.next_probe(now, wanted, waiting)
+        };
+        let transmit = match probe {
             Some(size) => Some(self.probe(now, size)),
             None => self.port_message(now, kind, limit, false),
         };
@@ -224,7 +246,7 @@ impl Session {
     /// A payload that is acknowledged and has no other effect, and what may follow it as often as one likes.
     fn nothing(&self) -> (PayloadKind, Bytes, Bytes) {
         match &self.phase {
-            Phase::Open(Open { mode: Mode::Mux, .. }) => {
+            Phase::Open(open) if open.port.mode() == Mode::Mux => {
                 let nop = Bytes::copy_from_slice(&FrameHeader::nop().encode());
                 (PayloadKind::Output, nop.clone(), nop)
             }

@@ -71,6 +71,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Driver<S> {
                 self.shared.status.send_replace(Status::Ready);
             }
             Event::CustomerMessage(text) => self.options.tell(SessionEvent::CustomerMessage(text)),
+            Event::DataKeyWanted { key_id, challenge } => {
+                self.asking = Some(self.data_keys.ask(key_id, challenge));
+                self.unpolled = true;
+            }
+            Event::Drained => self.shared.drained.notify_waiters(),
             Event::CanOpen => self.shared.can_open.notify_waiters(),
             Event::DestinationRefused(_) => self.options.tell(SessionEvent::DestinationRefused),
             Event::Paused(paused) => self.options.tell(SessionEvent::Paused(paused)),

@@ -44,6 +44,11 @@ impl Terminal {
         Self::start(&shell)
     }
 
+    /// Makes the window this large.
+    pub(crate) fn resize(&self, rows: u16, columns: u16) {
+        self.pty.resize(Size::new(rows, columns)).expect("a terminal");
+    }
+
     /// Types.
     pub(crate) async fn types(&mut self, keys: &str) {
         self.pty.write_all(keys.as_bytes()).await.expect("a keyboard");

@@ -8,10 +8,13 @@ use std::{
 use bytes::Bytes;
 use ssmfwd::{
     proto::{
-        Cause, CloseReason, Config, Event, Inbound, Initiator, Input, Mode, Output, Read, Session, StreamId, Token,
-        Transmit, limits,
+        Cause, CloseReason, Config, Event, Inbound, Initiator, Input, Mode, Output, OutputRead, Read, SealedKey,
+        Session, SessionKinds, StreamId, Token, Transmit, limits,
     },
-    wire::{FlagKind, Flags, Header, Message, MessageId, MessageKind, PayloadKind, SequenceNumber, smux::FrameHeader},
+    wire::{
+        DataKey, EncChallenge, FlagKind, Flags, Header, Message, MessageId, MessageKind, NONCE_LEN, PayloadKey,
+        PayloadKind, SequenceNumber, Size, smux::FrameHeader, to_json,
+    },
 };
 
 /// More than any drain may have to say: a window, all acknowledgements, what is sent again, events.
@@ -77,6 +80,34 @@ struct Run {
     held_back: Vec<Bytes>,
     unacknowledged: Vec<i64>,
     transmitted: i64,
+    /// The agent's side of a session with a key.
+    seal: Option<Seal>,
+}
+
+/// What the agent seals and opens with, and the nonces of both.
+struct Seal {
+    seals: PayloadKey,
+    opens: PayloadKey,
+    next: u64,
+    seen: BTreeSet<Vec<u8>>,
+}
+
+fn data_key() -> DataKey {
+    DataKey::new(&[7; 64]).expect("64 bytes")
+}
+
+impl Seal {
+    fn new() -> Self {
+        let key = data_key();
+        Self { seals: key.agent_to_client(), opens: key.client_to_agent(), next: 0, seen: BTreeSet::new() }
+    }
+
+    fn seal(&mut self, plaintext: &[u8]) -> Vec<u8> {
+        let mut nonce = [0; NONCE_LEN];
+        nonce[..8].copy_from_slice(&self.next.to_le_bytes());
+        self.next += 1;
+        self.seals.seal(nonce, plaintext).to_vec()
+    }
 }
 
 fn pattern(stream: StreamId, at: usize) -> u8 {
@@ -89,6 +120,11 @@ impl Run {
         let now = Instant::now();
         let mut config = Config::new(uuid::Uuid::nil(), 1, 1_700_000_000_000);
         config.max_payload = 64 + usize::from(payload) * 64;
+        config.kinds = match kind / 32 % 4 {
+            0 => SessionKinds::Connections,
+            3 => SessionKinds::Any,
+            _ => SessionKinds::Shell,
+        };
         config.max_message_rate = [0, 900, 20, 0][usize::from(kind) / 8 % 4];
         let mut run = Self {
             max_payload: config.max_payload,
@@ -107,8 +143,24 @@ impl Run {
             held_back: Vec::new(),
             unacknowledged: Vec::new(),
             transmitted: 0,
+            seal: None,
         };
         run.connect();
+        match kind / 32 {
+            1 => run.say(PayloadKind::Output, b"$ "),
+            // Nothing but what the operations make of it.
+            5 => return run,
+            2 => run.agree_on_a_key(),
+            6 => {
+                run.ask_for_encryption();
+                return run;
+            }
+            _ => {}
+        }
+        if matches!(kind / 32, 1 | 2) {
+            assert!(run.ready && run.session.mode() == Some(Mode::Shell));
+            return run;
+        }
         let (agent, kind_of_document) = match kind % 8 {
             0 => ("3.0.196.0", "LocalPortForwarding"),
             1 => ("3.3.987.0", "Other"),
@@ -128,8 +180,71 @@ impl Run {
         run
     }
 
+    fn ask_for_encryption(&mut self) {
+        let request = br#"{"AgentVersion":"3.3.987.0","RequestedClientActions":[{"ActionType":"KMSEncryption","ActionParameters":{"KMSKeyId":"k","Challenge":"AA=="}},{"ActionType":"SessionType","ActionParameters":{"SessionType":"InteractiveCommands","Properties":null}}]}"#;
+        self.say(PayloadKind::HandshakeRequest, request);
+        self.seal = Some(Seal::new());
+    }
+
+    fn agree_on_a_key(&mut self) {
+        self.ask_for_encryption();
+        self.give_key(true);
+        let challenge = self.sealed(&[1; 64]);
+        self.say(PayloadKind::EncChallengeRequest, &to_json(&EncChallenge { challenge: Some(challenge) }));
+        self.say(PayloadKind::HandshakeComplete, b"{}");
+    }
+
+    fn give_key(&mut self, there_is_one: bool) {
+        let key = SealedKey { plaintext: data_key(), ciphertext: vec![1] };
+        let key = if there_is_one { Ok(key) } else { Err("no".to_owned()) };
+        self.session.handle(self.now, Input::DataKey(key));
+        self.drain();
+    }
+
+    /// As the agent sends it.
+    fn sealed(&mut self, plaintext: &[u8]) -> Vec<u8> {
+        self.seal.as_mut().map_or_else(|| plaintext.to_vec(), |seal| seal.seal(plaintext))
+    }
+
+    /// What only shells have.
+    fn shell(&mut self, script: &mut Script<'_>) {
+        match script.byte() % 8 {
+            0..=2 => {
+                let kind = if script.byte().is_multiple_of(2) { PayloadKind::Output } else { PayloadKind::StdErr };
+                let payload = vec![7; script.number().min(60_000)];
+                let payload = self.sealed(&payload);
+                self.say_or_hold(script, kind, &payload);
+            }
+            3 => {
+                let payload = self.sealed(format!("EXIT_CODE: {}", script.byte()).as_bytes());
+                self.say_or_hold(script, PayloadKind::ExitCode, &payload);
+            }
+            4 => self.session.set_size(Size { cols: script.byte().into(), rows: script.byte().into() }),
+            5 => {
+                let there_is_one = !script.byte().is_multiple_of(8);
+                self.give_key(there_is_one);
+            }
+            6 => {
+                let challenge = self.sealed(&[1; 64]);
+                self.say(PayloadKind::EncChallengeRequest, &to_json(&EncChallenge { challenge: Some(challenge) }));
+            }
+            _ => {
+                let (stream, limit) = (self.stream(script), script.number());
+                let mut pieces: [Bytes; 4] = Default::default();
+                let read = self.session.read_output(stream, &mut pieces, limit);
+                if let Ok(OutputRead::Data(_, count)) = read {
+                    let bytes = pieces[..count].concat();
+                    assert!(bytes.len() <= limit && bytes.iter().all(|byte| *byte == 7 || self.seal.is_none()));
+                    assert!(pieces[..count].iter().all(|piece| !piece.is_empty()));
+                }
+                let _drained: bool = self.session.is_drained();
+            }
+        }
+    }
+
     fn operation(&mut self, script: &mut Script<'_>) {
-        match script.byte() % 26 {
+        match script.byte() % 30 {
+            26..30 => self.shell(script),
             0..=1 => {
                 if let Ok(stream) = self.session.open_stream() {
                     self.streams.push(stream);
@@ -356,6 +471,10 @@ impl Run {
         self.transmitted += 1;
         self.unacknowledged.push(number);
         let is_data = message.header.payload_kind == PayloadKind::Output;
+        if let Some(seal) = self.seal.as_mut().filter(|_| is_data) {
+            assert!(seal.opens.open(&message.payload).is_ok(), "in the clear");
+            assert!(seal.seen.insert(message.payload[..NONCE_LEN].to_vec()), "a nonce was used twice");
+        }
         assert!(!message.payload.is_empty() && (!is_data || message.payload.len() <= self.max_payload));
         assert!(self.ready || number < 2, "only the response and the shield go out before ready");
     }

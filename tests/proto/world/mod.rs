@@ -28,7 +28,7 @@ use std::{
 
 use bytes::Bytes;
 use ssmfwd::{
-    emulator::agent::{AgentCore, AgentInput, AgentOptions, AgentOutput, Behaviour, ConnectionId},
+    emulator::agent::{AgentCore, AgentInput, AgentOptions, AgentOutput, Behaviour, ConnectionId, SessionType},
     proto::{
         Config, Event, Inbound, Input, Mode, Output, ProcessBudget, Read, Session, Slowdown, StreamError, StreamId,
         Token, Transmit, limits,
@@ -136,6 +136,8 @@ impl World {
             AgentOptions {
                 version: version.to_owned(),
                 session_id: "user-0123456789abcdef0".to_owned(),
+                target: "i-0123456789abcdef0".to_owned(),
+                session_type: SessionType::Port,
                 properties: serde_json::json!({
                     "type": "LocalPortForwarding", "portNumber": "80", "localPortNumber": "0"
                 }),

@@ -1,17 +1,12 @@
 //! A running task of an ECS service: `ecs:CLUSTER/SERVICE[/CONTAINER]` to `ecs:CLUSTER_TASK_RUNTIME`.
 
-mod call;
 mod choice;
-mod endpoint;
 
 use serde::{Deserialize, Serialize};
 
-use self::{
-    call::Refusal,
-    choice::{Task, choose},
-};
+use self::choice::{Task, choose};
 use super::{
-    super::{Aws, errors::Call},
+    super::{Aws, errors::Call, json_call::Refusal, json_service::ECS},
     lookup::{self, LookupFault, Resolution},
 };
 use crate::session::ControlError;
@@ -87,7 +82,7 @@ impl Aws {
         for some in arns.chunks(PAGE) {
             let call = Call { operation: DESCRIBE_TASKS, resource: spec };
             let input = DescribeTasks { cluster: wanted.cluster, tasks: some };
-            let described: Tasks = self.ecs(call, &input, &mut Refusal::default()).await?;
+            let described: Tasks = self.call_json(&ECS, call, &input, &mut Refusal::default()).await?;
             tasks.extend(described.tasks);
         }
         choose(spec, wanted, self.region(), tasks)
@@ -106,7 +101,7 @@ impl Aws {
                 max_results: PAGE,
                 next_token: token.as_deref(),
             };
-            let page: TaskArns = match self.ecs(call, &input, &mut refused).await {
+            let page: TaskArns = match self.call_json(&ECS, call, &input, &mut refused).await {
                 Ok(page) => page,
                 Err(error) => return Err(self.explained(error, &refused.code, spec, wanted).await),
             };
@@ -133,7 +128,7 @@ impl Aws {
                 let call = Call { operation: LIST_SERVICES, resource: cluster };
                 let input = ListServices { cluster, max_results: PAGE };
                 // Only the help is better for it.
-                let known: Result<ServiceArns, _> = self.ecs(call, &input, &mut Refusal::default()).await;
+                let known: Result<ServiceArns, _> = self.call_json(&ECS, call, &input, &mut Refusal::default()).await;
                 let mut names: Vec<String> = known
                     .map(|known| known.service_arns.iter().map(|arn| choice::last_part(arn).to_owned()).collect())
                     .unwrap_or_default();

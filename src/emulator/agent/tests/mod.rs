@@ -7,10 +7,13 @@
 
 mod back_pressure;
 mod basic;
+mod captures;
 mod handshake;
 mod mux;
 mod random;
 mod reliability;
+mod sealed;
+mod shell;
 
 use std::time::{Duration, Instant};
 
@@ -48,6 +51,8 @@ fn options(properties: Value, behaviour: Behaviour) -> AgentOptions {
     AgentOptions {
         version: "3.3.1142.0".to_owned(),
         session_id: "lab-0effd47c3e7e46d79".to_owned(),
+        target: "i-0123456789abcdef0".to_owned(),
+        session_type: SessionType::Port,
         properties,
         behaviour,
         seed: 7,
@@ -112,6 +117,16 @@ impl Rig {
                 AgentOutput::Dial(id, host, port) => lines.push(format!("dial {} {host}:{port}", id.0)),
                 AgentOutput::Write(id, data) => lines.push(format!("write {} {}", id.0, tell_bytes(&data))),
                 AgentOutput::Close(id) => lines.push(format!("close {}", id.0)),
+                AgentOutput::Start(id, Program { command, streams }) => {
+                    lines.push(format!("start {} {streams:?} {}", id.0, command.as_deref().unwrap_or("shell")));
+                }
+                AgentOutput::Resize(id, size) => lines.push(format!("resize {} {}x{}", id.0, size.cols, size.rows)),
+                AgentOutput::Signal(id, signal) => lines.push(format!("signal {} {signal:?}", id.0)),
+                AgentOutput::Decrypt(request) => {
+                    let context: Vec<_> =
+                        request.context.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                    lines.push(format!("decrypt {} {}", request.key_id, context.join(" ")));
+                }
                 AgentOutput::Ended(text) => lines.push(format!("ended {text:?}")),
             }
         }

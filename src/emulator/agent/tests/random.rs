@@ -21,6 +21,8 @@ struct Shell {
     connected: bool,
     ended: bool,
     acknowledged: BTreeSet<i64>,
+    /// It is a session of a program.
+    shell: bool,
 }
 
 impl Shell {
@@ -31,10 +33,19 @@ impl Shell {
             (behaviour.local_socket, behaviour.receive_bucket, behaviour.accept_backlog) = (500, 300, 2);
         }
         behaviour.crash_when_refused = random.bool();
-        let properties = if random.u8(..4) == 0 { ssh() } else { forwarding() };
+        let (session_type, properties) = match random.u8(..8) {
+            0 | 1 => (SessionType::Port, ssh()),
+            2 => (SessionType::StandardStream, json!({"shellProfile": "cd"})),
+            3 => {
+                let properties = json!({"commands": "ls", "separateOutputStream": random.bool()});
+                (SessionType::NonInteractiveCommands, properties)
+            }
+            _ => (SessionType::Port, forwarding()),
+        };
         let now = start();
         Self {
-            agent: AgentCore::new(AgentOptions { seed, ..options(properties, behaviour) }, now),
+            agent: AgentCore::new(AgentOptions { seed, session_type, ..options(properties, behaviour) }, now),
+            shell: session_type != SessionType::Port,
             now,
             random,
             known: BTreeMap::new(),
@@ -65,12 +76,19 @@ impl Shell {
                 assert!(self.connected, "sent without websocket");
                 let message = Message::decode(frame).expect("a message");
                 message.check_digest().expect("the digest");
-                assert!(!message.payload.is_empty() && message.payload.len() <= 1024, "payload of odd size");
+                assert!(!message.payload.is_empty() && message.payload.len() <= 1024 + 3, "payload of odd size");
                 if message.header.kind == MessageKind::Acknowledge {
                     self.acknowledged.insert(Acknowledge::decode(&message.payload).expect("a body").sequence);
                 }
             }
-            AgentOutput::Dial(id, ..) => assert!(self.known.insert(id.0, Known::default()).is_none(), "{id:?} again"),
+            AgentOutput::Dial(id, ..) | AgentOutput::Start(id, _) => {
+                assert!(self.known.insert(id.0, Known::default()).is_none(), "{id:?} again");
+            }
+            AgentOutput::Resize(id, _) | AgentOutput::Signal(id, _) => {
+                let known = self.known.get(&id.0).expect("started");
+                assert!(known.dialled && !known.closed, "resize or signal of {id:?}");
+            }
+            AgentOutput::Decrypt(_) => panic!("no session of these is sealed"),
             AgentOutput::Write(id, data) => {
                 let known = self.known.get_mut(&id.0).expect("dialled");
                 assert!(known.dialled && !known.closed && !data.is_empty(), "write to {id:?}");
@@ -101,6 +119,10 @@ impl Shell {
             }
             5..=9 => self.destination(),
             10 | 11 => AgentInput::Received(self.connection(), self.bytes(5000)),
+            12 if self.shell && self.random.u8(..4) > 0 => match self.random.u8(..3) {
+                0 => AgentInput::Exited(self.connection(), 1),
+                _ => AgentInput::ReceivedError(self.connection(), self.bytes(3000)),
+            },
             12 => AgentInput::Eof(self.connection()),
             13 => {
                 let kinds = [MessageKind::PausePublication, MessageKind::StartPublication];
@@ -132,10 +154,11 @@ impl Shell {
         let id = self.connection();
         let refused = self.random.u8(..3) == 0;
         match self.known.get_mut(&id.0) {
+            Some(known) if !known.dialled && refused && self.shell => AgentInput::StartFailed(id, String::new()),
             Some(known) if !known.dialled && refused => AgentInput::DialFailed(id, String::new()),
             Some(known) if !known.dialled => {
                 known.dialled = true;
-                AgentInput::Dialled(id)
+                if self.shell { AgentInput::Started(id) } else { AgentInput::Dialled(id) }
             }
             Some(known) => {
                 let len = self.random.usize(..=known.unwritten);
@@ -155,6 +178,7 @@ impl Shell {
             0 => (PayloadKind::Output, junk.to_vec()),
             1..=3 => (PayloadKind::Output, FrameHeader::syn(stream).encode().to_vec()),
             4 => (PayloadKind::Output, FrameHeader::fin(stream).encode().to_vec()),
+            5 if self.shell => (PayloadKind::Size, br#"{"cols":80,"rows":24}"#.to_vec()),
             5 => (PayloadKind::Flag, FlagKind::DisconnectToPort.encode().to_vec()),
             6 if self.random.u8(..20) == 0 => (PayloadKind::Flag, FlagKind::TerminateSession.encode().to_vec()),
             7 => {
@@ -184,6 +208,7 @@ fn whatever_happens_outputs_keep_their_promises() {
                 Mode::Mux => "mux",
                 Mode::Basic => "basic",
                 Mode::Raw => "raw",
+                Mode::Shell => "shell",
             });
             (mode, shell.acknowledged.len())
         });
@@ -195,7 +220,7 @@ fn whatever_happens_outputs_keep_their_promises() {
     }
     // The runs got somewhere.
     assert!(
-        ["mux", "basic", "raw"].iter().all(|mode| outcomes.get(mode).is_some_and(|runs| *runs > 5)),
+        ["mux", "basic", "raw", "shell"].iter().all(|mode| outcomes.get(mode).is_some_and(|runs| *runs > 5)),
         "{outcomes:?}"
     );
 }
@@ -248,6 +273,7 @@ fn bytes_arrive_whole_through_reordering_duplication_and_slow_destinations() {
                         }
                     }
                     AgentOutput::Ended(text) => panic!("seed {seed}: ended {text:?}"),
+                    other => panic!("seed {seed}: no program is part of this: {other:?}"),
                 }
             }
             while done.contains(&(i64::try_from(base).expect("few") + 1)) {

@@ -1,5 +1,5 @@
-//! One call of the ECS API: AWS JSON 1.1, on the SDK's own orchestrator, which brings timeouts, retries and the HTTP
-//! client. The service's own SDK crate would cost minutes to build, for three calls.
+//! One call of a [`JsonService`]: AWS JSON 1.1, on the SDK's own orchestrator, which brings timeouts, retries and the
+//! HTTP client. The services' own SDK crates would cost minutes to build, for a few calls.
 
 use std::time::SystemTime;
 
@@ -37,19 +37,12 @@ use aws_smithy_types::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::endpoint;
-use crate::{
-    aws::{self, ATTEMPTS, Aws, credentials, errors::Call, exchange::Exchange, timeouts},
-    session::{ControlError, ControlErrorKind},
+use super::{
+    ATTEMPTS, Aws, credentials, endpoint, errors::Call, exchange::Exchange, json_service::JsonService, timeouts,
 };
+use crate::session::{ControlError, ControlErrorKind};
 
-/// The service in signatures.
-const SERVICE: &str = "ecs";
-
-/// What stands before the operation in `X-Amz-Target`.
-const TARGET_PREFIX: &str = "AmazonEC2ContainerServiceV20141113.";
-
-/// Why ECS refused a call.
+/// Why a service refused a call.
 #[derive(Debug, Default)]
 pub(super) struct Refusal {
     /// The error code.
@@ -58,8 +51,9 @@ pub(super) struct Refusal {
 
 impl Aws {
     /// Makes one call. `refused` learns the code of a refusal, which the error itself shows only in words.
-    pub(super) async fn ecs<O: DeserializeOwned>(
+    pub(super) async fn call_json<O: DeserializeOwned>(
         &self,
+        service: &'static JsonService,
         call: Call<'_>,
         input: &impl Serialize,
         refused: &mut Refusal,
@@ -69,14 +63,14 @@ impl Aws {
         let body = serde_json::to_string(input)
             .map_err(|error| call.caused(ControlErrorKind::InvalidRequest, "the request cannot be made", &error))?;
         let config = self.sdk_config();
-        let url = endpoint::url(config, self.region());
-        aws::endpoint::check(&url)
-            .map_err(|reason| call.error(ControlErrorKind::InvalidRequest, format!("ECS: {reason}")))?;
+        let url = service.url(config, self.region());
+        endpoint::check(&url)
+            .map_err(|reason| call.error(ControlErrorKind::InvalidRequest, format!("{}: {reason}", service.id)))?;
         let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.authority().map(ToString::to_string));
 
         let operation = call.operation;
         let mut orchestrated = Operation::builder()
-            .service_name("ECS")
+            .service_name(service.id)
             .operation_name(operation)
             .behavior_version(BehaviorVersion::latest())
             .endpoint_url(&url)
@@ -87,7 +81,12 @@ impl Aws {
             .retry_classifier(HttpStatusCodeClassifier::default())
             .retry_classifier(Codes)
             .timeout_config(timeouts())
-            .interceptor(Signer { credentials, region: self.region().to_owned(), exchange: self.exchange.clone() });
+            .interceptor(Signer {
+                service,
+                credentials,
+                region: self.region().to_owned(),
+                exchange: self.exchange.clone(),
+            });
         if let Some(client) = config.http_client() {
             orchestrated = orchestrated.http_client(client);
         }
@@ -98,10 +97,11 @@ impl Aws {
             orchestrated = orchestrated.time_source(time);
         }
         let orchestrated =
-            orchestrated.serializer(move |body: String| request(operation, body)).deserializer(answer).build();
+            orchestrated.serializer(move |body: String| request(service, operation, body)).deserializer(answer).build();
         match orchestrated.invoke(body).await {
             Ok(answer) => serde_json::from_value(answer).map_err(|error| {
-                call.caused(ControlErrorKind::BadAnswer, "the answer is not what ECS answers", &error)
+                let message = format!("the answer is not what {} answers", service.id);
+                call.caused(ControlErrorKind::BadAnswer, message, &error)
             }),
             Err(error) => {
                 let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
@@ -112,12 +112,12 @@ impl Aws {
     }
 }
 
-fn request(operation: &'static str, body: String) -> Result<HttpRequest, BoxError> {
+fn request(service: &JsonService, operation: &str, body: String) -> Result<HttpRequest, BoxError> {
     let mut request = HttpRequest::new(SdkBody::from(body));
     request.set_method("POST")?;
     let headers = request.headers_mut();
     headers.insert("content-type", "application/x-amz-json-1.1");
-    headers.insert("x-amz-target", format!("{TARGET_PREFIX}{operation}"));
+    headers.insert("x-amz-target", format!("{}.{operation}", service.target));
     headers.insert("user-agent", concat!("ssmfwd/", env!("CARGO_PKG_VERSION")));
     // As the calls of SSM do: the next one may come after the machine has slept.
     headers.insert("connection", "close");
@@ -145,6 +145,7 @@ fn answer(response: &HttpResponse) -> Result<Value, OrchestratorError<ErrorMetad
 /// Signs every try, and learns the time from every answer.
 #[derive(Debug)]
 struct Signer {
+    service: &'static JsonService,
     credentials: Credentials,
     region: String,
     exchange: Exchange,
@@ -156,7 +157,7 @@ impl Signer {
         let params = v4::SigningParams::builder()
             .identity(&identity)
             .region(&self.region)
-            .name(SERVICE)
+            .name(self.service.signing_name)
             .time(time)
             .settings(SigningSettings::default())
             .build()?

@@ -1,0 +1,139 @@
+//! A forward in a session that somebody else has started.
+
+use std::{
+    num::NonZeroU8,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{left, lost, say, words::Line};
+use crate::{
+    cli::{
+        exit::Exit,
+        plan::PlannedForward,
+        report::Report,
+        reporter::Reporter,
+        run::{Over, finish},
+        signals::Signals,
+    },
+    forward::{
+        Bind, BindError, Connector, Event, ForwardSpec, Forwarder, ForwarderOptions, Listen, LocalAddress, Observer,
+        Sessions, end_session,
+    },
+    session::{ConnectError, Mode, Session, SessionEvent, StartRequest},
+};
+
+/// Starts no sessions: ours was started by somebody else, for reasons that are theirs.
+struct NoMore;
+
+impl Connector for NoMore {
+    type Tunnel = Session;
+
+    async fn connect(
+        &self,
+        _: StartRequest,
+        _: Arc<dyn Fn(SessionEvent) + Send + Sync>,
+        _: CancellationToken,
+    ) -> Result<Session, ConnectError> {
+        Err(ConnectError::Cancelled)
+    }
+
+    fn connect_timeout(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// Listens where the document says, and serves until the session is over or somebody wants no more.
+pub(super) async fn serve(
+    session: Session,
+    forward: PlannedForward,
+    observer: Observer,
+    signals: &mut Signals,
+    reporter: &Arc<Reporter>,
+) -> Over {
+    let id = session.id().clone();
+    let listening = listen(&session)
+        .and_then(|listen| bind(&session, listen, &forward, &observer).map_err(|error| Report::bind(&error)));
+    let forwarder = match listening {
+        Ok(forwarder) => forwarder,
+        Err(report) => {
+            finish(end_session(&session, &observer), signals, reporter).await;
+            return Over::Failed(report);
+        }
+    };
+    // One address of several: they have the port in common.
+    match forwarder.addresses().first() {
+        Some(LocalAddress::Tcp(address)) => say(Line::Port(address.port(), &id)),
+        #[cfg(unix)]
+        Some(LocalAddress::Unix(path)) => say(Line::UnixSocket(&path.display().to_string(), &id)),
+        None => {}
+    }
+    say(Line::Waiting);
+    let drain = CancellationToken::new();
+    let ended = session.clone();
+    let mut serving = std::pin::pin!(forwarder.run(Arc::new(NoMore), forward.request.clone(), session, drain.clone()));
+    tokio::select! {
+        _ = &mut serving => {}
+        reason = ended.closed() => {
+            drain.cancel();
+            finish(serving, signals, reporter).await;
+            return lost(&id, &reason, &forward);
+        }
+        signal = signals.next() => {
+            drain.cancel();
+            finish(serving, signals, reporter).await;
+            return left(signal);
+        }
+    }
+    let reason = ended.closed().await;
+    lost(&id, &reason, &forward)
+}
+
+/// Where the document wants us to listen.
+fn listen(session: &Session) -> Result<Listen, Report> {
+    let declared = session.declared();
+    let property = |name: &str| declared.as_ref().map(|declared| declared.property(name)).unwrap_or_default();
+    if property("localConnectionType") == "unix" {
+        let path = property("localUnixSocket");
+        if path.is_empty() {
+            return Err(Report::new(Exit::Usage, "the session document names no unix socket (localUnixSocket)"));
+        }
+        return Ok(Listen::Unix(PathBuf::from(path)));
+    }
+    let port = match property("localPortNumber") {
+        "" => 0,
+        text => text.parse().map_err(|_| {
+            Report::new(Exit::Usage, format!("the local port of the session document is not a port: {text:?}"))
+        })?,
+    };
+    Ok(Listen::Tcp { bind: Bind::Loopback, port })
+}
+
+fn bind(
+    session: &Session,
+    listen: Listen,
+    forward: &PlannedForward,
+    observer: &Observer,
+) -> Result<Forwarder, BindError> {
+    let spec = ForwardSpec { listen, ..forward.spec.clone() };
+    let options = ForwarderOptions { sessions: Sessions::Fixed(NonZeroU8::MIN), ..forward.options.clone() };
+    let (id, streams, observer) = (session.id().clone(), session.mode() == Mode::Mux, observer.clone());
+    let first = AtomicBool::new(true);
+    let observer: Observer = Arc::new(move |event| {
+        if let Event::ConnectionOpened { .. } = event {
+            if !streams {
+                say(Line::Connection(&id));
+            } else if first.swap(false, Ordering::Relaxed) {
+                say(Line::FirstConnection(&id));
+            }
+        }
+        observer(event);
+    });
+    Forwarder::bind(&spec, options, observer)
+}

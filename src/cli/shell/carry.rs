@@ -1,0 +1,232 @@
+//! A shell on the local terminal, or on whatever stdin, stdout and stderr are.
+//!
+//! ```text
+//! stdin ──▶ escapes ──▶ line ends ──┐
+//! SIGINT, SIGQUIT, SIGTSTP as bytes ┴▶ ShellWriter
+//! SIGWINCH ─────────────────────────▶ resize
+//! stdout, stderr ◀──────────────────── ShellReader
+//! ```
+
+use std::{io, pin::pin, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    sync::mpsc,
+    time::Instant,
+};
+
+use super::{
+    escape::{Asked, Escapes},
+    raw_terminal::{self, RawTerminal, Suspensions},
+};
+use crate::{
+    cli::{
+        args::Escape,
+        reporter::Reporter,
+        signals::{Signal, Signals},
+    },
+    forward::stdio::outage,
+    proto::{CloseReason, StreamError},
+    session::{Session, ShellOutput, ShellReader, ShellWriter},
+};
+
+/// The type of sessions whose command takes signals for its only input.
+const NON_INTERACTIVE: &str = "NonInteractiveCommands";
+
+/// Bytes that are typed, or pasted, at once.
+const CHUNK: usize = 16 << 10;
+
+/// Keys that wait for a shell that takes nothing.
+const KEYS: usize = 8;
+
+/// Two interrupts within this time are for us.
+const TWICE: Duration = Duration::from_secs(2);
+
+/// What the keys are sent as that a terminal would make signals of.
+const INTERRUPT: u8 = 0x03;
+const QUIT: u8 = 0x1c;
+const SUSPEND: u8 = 0x1a;
+/// What a terminal takes for the end of its input, at the beginning of a line.
+const END_OF_INPUT: u8 = 0x04;
+
+const HELP: &str = "~.  end the session\n~?  this list\n~~  one ~ for the shell\n(only at the beginning of a line)";
+
+/// How a shell is to be carried.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cli) struct ShellOptions {
+    /// What escapes begin with.
+    pub(in crate::cli) escape: Escape,
+    /// How long a session may be away where nobody is there to give up.
+    pub(in crate::cli) reconnect_window: Duration,
+}
+
+/// How a shell came to its end.
+#[derive(Debug)]
+pub(in crate::cli) enum ShellEnd {
+    /// By itself; with its exit status, if the agent tells it.
+    Ended(Option<i32>),
+    /// The session is over.
+    Session(CloseReason),
+    /// It was not back in time.
+    Outage(Duration),
+    /// The user wants no more of it.
+    Left,
+    Signal(Signal),
+    /// The local terminal, or what is in its place, failed.
+    Local(io::Error),
+}
+
+/// Carries the shell of a session to its end. The terminal is as it was when this returns; the session is not ended.
+pub(in crate::cli) async fn carry(
+    session: &Session,
+    options: ShellOptions,
+    signals: &mut Signals,
+    reporter: &Reporter,
+) -> ShellEnd {
+    let Ok(shell) = session.shell() else { return ShellEnd::Session(session.closed().await) };
+    let (writer, reader) = shell.split();
+    let takes_input = session.declared().is_none_or(|declared| declared.session_type != NON_INTERACTIVE);
+    let terminal = match RawTerminal::enter(takes_input) {
+        Ok(terminal) => terminal,
+        Err(error) => return ShellEnd::Local(io::Error::new(error.kind(), format!("the terminal: {error}"))),
+    };
+    let is_terminal = terminal.is_some();
+    let escapes = Escapes::new(options.escape.0.filter(|_| is_terminal));
+    let (keys, pressed) = mpsc::channel(KEYS);
+    let mut output = pin!(show(reader));
+    let mut input = pin!(type_in(Input { writer, pressed, escapes, is_terminal, takes_input, reporter }));
+    let mut sizes = pin!(raw_terminal::follow_size(|columns, rows| session.resize(columns, rows)));
+    let mut suspensions = Suspensions::install();
+    let mut away = pin!(outage(session.health(), options.reconnect_window));
+    let mut interrupted: Option<Instant> = None;
+    let mut types = true;
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut output => return match ended {
+                Ok(code) => ShellEnd::Ended(code),
+                Err(error) => failed(error, session).await,
+            },
+            typed = &mut input, if types => match typed {
+                Typed::Left => return ShellEnd::Left,
+                Typed::HungUp => return ShellEnd::Signal(Signal::HangUp),
+                Typed::Failed(error) => return ShellEnd::Local(error),
+                // What the shell has written before is still shown.
+                Typed::Over => types = false,
+            },
+            signal = signals.next() => {
+                let key = match signal {
+                    // Who has no patience with what takes no notice of it leaves.
+                    Signal::Interrupt if interrupted.is_some_and(|at| at.elapsed() < TWICE) => {
+                        return ShellEnd::Signal(signal);
+                    }
+                    Signal::Interrupt => {
+                        interrupted = Some(Instant::now());
+                        INTERRUPT
+                    }
+                    Signal::Quit => QUIT,
+                    signal => return ShellEnd::Signal(signal),
+                };
+                // A shell that takes nothing for so long takes no signals either.
+                keys.try_send(key).ok();
+            }
+            never = &mut sizes => match never {},
+            () = suspensions.next() => drop(keys.try_send(SUSPEND)),
+            // At a terminal somebody is there to wait, or to leave.
+            outage = &mut away, if !is_terminal => return ShellEnd::Outage(outage),
+        }
+    }
+}
+
+/// Why the output broke off.
+async fn failed(error: io::Error, session: &Session) -> ShellEnd {
+    if error.get_ref().is_some_and(|error| error.is::<StreamError>()) {
+        ShellEnd::Session(session.closed().await)
+    } else {
+        ShellEnd::Local(error)
+    }
+}
+
+/// Shows what the shell writes, until it has ended; returns its exit status, if it is told.
+async fn show(mut reader: ShellReader) -> io::Result<Option<i32>> {
+    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+    while let Some(output) = reader.next().await? {
+        match output {
+            ShellOutput::Output(bytes) => write(&mut stdout, &bytes).await,
+            ShellOutput::ErrorOutput(bytes) => write(&mut stderr, &bytes).await,
+        }?;
+    }
+    Ok(reader.exit_code())
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
+}
+
+/// How the input came to its end. Where stdin ends before the shell, it does not.
+enum Typed {
+    /// The user wants no more.
+    Left,
+    /// The terminal is gone.
+    HungUp,
+    /// The shell takes nothing any more.
+    Over,
+    Failed(io::Error),
+}
+
+struct Input<'a> {
+    writer: ShellWriter,
+    /// Keys that came as signals.
+    pressed: mpsc::Receiver<u8>,
+    escapes: Escapes,
+    is_terminal: bool,
+    takes_input: bool,
+    reporter: &'a Reporter,
+}
+
+/// Passes on what is typed.
+async fn type_in(input: Input<'_>) -> Typed {
+    let Input { mut writer, mut pressed, mut escapes, is_terminal, takes_input, reporter } = input;
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = vec![0; CHUNK];
+    let mut reads = takes_input;
+    let mut within_line = false;
+    let mut for_shell = Vec::new();
+    loop {
+        for_shell.clear();
+        tokio::select! {
+            Some(key) = pressed.recv() => for_shell.push(key),
+            read = stdin.read(&mut buffer), if reads => {
+                let mut typed = match read {
+                    Ok(0) if is_terminal => return Typed::HungUp,
+                    Ok(0) => {
+                        reads = false;
+                        // The first one of two ends a line that has begun.
+                        for_shell.extend(std::iter::repeat_n(END_OF_INPUT, 1 + usize::from(within_line)));
+                        &[][..]
+                    }
+                    Ok(count) => &buffer[..count],
+                    Err(error) => return Typed::Failed(io::Error::new(error.kind(), format!("stdin: {error}"))),
+                };
+                if let Some(last) = typed.last() {
+                    within_line = !matches!(last, b'\n' | b'\r');
+                }
+                while let Some((asked, rest)) = escapes.pass(typed, &mut for_shell) {
+                    match asked {
+                        Asked::End => return Typed::Left,
+                        Asked::Help => HELP.lines().for_each(|line| reporter.show(line)),
+                    }
+                    typed = rest;
+                }
+            }
+        }
+        // Agents on Windows want the key and not the character. A line feed within other input they turn themselves.
+        if for_shell == b"\n" {
+            for_shell = vec![b'\r'];
+        }
+        if writer.write_all(&for_shell).await.is_err() {
+            return Typed::Over;
+        }
+    }
+}

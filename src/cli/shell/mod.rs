@@ -1,0 +1,135 @@
+//! `ssmfwd shell`: a session, a shell, and what is said when it ends.
+//!
+//! Like `ssmfwd stdio` in everything but what is carried. Who has to log in is not asked for it in here: a forward does
+//! that, and `ssmfwd login`.
+
+mod carry;
+mod escape;
+mod raw_terminal;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub(super) use self::carry::{ShellEnd, ShellOptions, carry};
+use super::{
+    args::{Args, ShellArgs},
+    exit::Exit,
+    plan::{PlannedForward, given},
+    report::Report,
+    reporter::Reporter,
+    run::{Clouds, Connectors, Over, explained, finish},
+    signals::Signals,
+};
+use crate::{
+    forward::{Bind, Destination, ForwardSpec, Listen, end_session, start_session},
+    session::{SessionKinds, SessionOptions, Size},
+};
+
+const NO_TARGET: &str = "name one with --target i-0123456789abcdef0 or --target name:NAME (or SSMFWD_TARGET)";
+
+/// The size of the terminal, for a session to begin with.
+pub(super) fn terminal_size(options: &mut SessionOptions) {
+    if let Some((cols, rows)) = raw_terminal::size() {
+        options.terminal = Size { cols, rows };
+    }
+}
+
+/// The whole command.
+pub(super) async fn run(args: &ShellArgs, all: &Args, reporter: &Arc<Reporter>) -> Over {
+    let mut signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
+    };
+    let mut forward = match plan(all) {
+        Ok(forward) => forward,
+        Err(report) => return Over::Failed(report),
+    };
+    let started = Instant::now();
+    let mut clouds = Clouds::new(reporter);
+    let connector = tokio::select! {
+        connector = clouds.connector(&mut forward) => connector,
+        signal = signals.next() => return Over::Signal(signal),
+    };
+    let connector = match connector {
+        Ok(connector) => connector,
+        Err(report) => return Over::Failed(report),
+    };
+    clouds.tell_names(std::iter::once(&forward));
+    let mut options = connector.options.clone();
+    options.kinds = SessionKinds::Shell;
+    terminal_size(&mut options);
+    let connector = connector.with_options(options);
+
+    let told = reporter.of(&forward);
+    let observer: crate::forward::Observer = Arc::new(move |event| told.tell(&event));
+    let cancel = CancellationToken::new();
+    let session = {
+        let mut starting =
+            std::pin::pin!(start_session(&connector, forward.request.clone(), observer.clone(), cancel.clone()));
+        tokio::select! {
+            session = &mut starting => session,
+            signal = signals.next() => {
+                reporter.stopping(signal);
+                cancel.cancel();
+                if let Some(Ok(session)) = finish(starting, &mut signals, reporter).await {
+                    finish(end_session(&session, &observer), &mut signals, reporter).await;
+                }
+                return Over::Signal(signal);
+            }
+        }
+    };
+    let session = match session {
+        Ok(session) => session,
+        Err(error) => {
+            let report = Report::connect(&error, &forward, &forward.access);
+            return Over::Failed(tokio::select! {
+                report = explained(report.clone(), &clouds, std::iter::once(&forward)) => report,
+                // It has failed before the signal came.
+                _ = signals.next() => report,
+            });
+        }
+    };
+    reporter.begun(&forward, session.id(), started.elapsed());
+    let shell = ShellOptions { escape: args.escape, reconnect_window: forward.options.reconnect_window };
+    let end = carry(&session, shell, &mut signals, reporter).await;
+    finish(end_session(&session, &observer), &mut signals, reporter).await;
+    over(end, &forward)
+}
+
+/// What is to be done. A forward that listens nowhere and leads nowhere but to the target.
+fn plan(all: &Args) -> Result<PlannedForward, Report> {
+    let target =
+        given(&all.session.target).ok_or_else(|| Report::usage("no target for the shell").with_hint(NO_TARGET))?;
+    let spec = ForwardSpec {
+        text: format!("a shell on {target}"),
+        listen: Listen::Tcp { bind: Bind::Loopback, port: 0 },
+        destination: Destination::default(),
+        target: None,
+    };
+    let mut forward = PlannedForward::of(spec, all)?;
+    forward.request.document = given(&all.session.document);
+    Ok(forward)
+}
+
+/// What became of the shell.
+pub(super) fn over(end: ShellEnd, forward: &PlannedForward) -> Over {
+    let name = forward.name();
+    Over::Failed(match end {
+        ShellEnd::Ended(None | Some(0)) | ShellEnd::Left => return Over::Done,
+        ShellEnd::Ended(Some(code)) => return Over::Command(Exit::Command(status(code))),
+        ShellEnd::Signal(signal) => return Over::Signal(signal),
+        ShellEnd::Local(error) => Report::new(Exit::Failure, "cannot go on").caused_by(&error),
+        ShellEnd::Session(reason) => Report::over(&reason, forward),
+        ShellEnd::Outage(outage) => Report::new(
+            Exit::Lost,
+            format!("{name}: the session could not be brought back within {:.0} s", outage.as_secs_f64()),
+        ),
+    })
+}
+
+/// What a shell would make of an exit code. One below zero says that a signal ended the command, and not which.
+fn status(code: i32) -> u8 {
+    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
+}

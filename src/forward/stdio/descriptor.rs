@@ -1,0 +1,272 @@
+//! stdin and stdout without blocking, and without a trace on what others share with us.
+//!
+//! Whether reads and writes block is a property of the *open file description*, which a process shares with everybody
+//! who has inherited the same descriptor: the shell whose terminal it is, an `sh -c` around us, our own stderr. A flag
+//! that is set there is seen by all of them, and outlives us if we are killed. So it is never set:
+//!
+//! | what it is | how |
+//! | --- | --- |
+//! | a pipe, Linux | opened once more through `/proc/self/fd`: a description of our own, which may well not block |
+//! | a socket | each call says for itself that it must not block |
+//! | a file, a terminal, anything else | threads that may block; the end of the process does not wait for them |
+//!
+//! Where `/proc` is missing or forbids it, a pipe is one of the others.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+#[cfg(not(unix))]
+pub(super) use self::threads::{Input, Output};
+#[cfg(unix)]
+pub(super) use self::unix::{Input, Output};
+
+#[cfg(unix)]
+mod unix {
+    use std::{
+        fs::File,
+        future::pending,
+        io::IoSlice,
+        os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+        task::ready,
+    };
+
+    use rustix::{
+        fs::{FileType, fstat},
+        io::{Errno, fcntl_dupfd_cloexec},
+        net::{RecvFlags, SendAncillaryBuffer, SendFlags},
+    };
+    use tokio::{
+        io::{Interest, unix::AsyncFd},
+        net::unix::pipe,
+    };
+
+    use super::*;
+
+    /// Bytes that a thread reads or writes at once.
+    const CHUNK: usize = 64 * 1024;
+
+    /// What stdin is.
+    pub(in super::super) enum Input {
+        Pipe(pipe::Receiver),
+        Socket(AsyncFd<OwnedFd>),
+        Other(tokio::fs::File),
+    }
+
+    /// What stdout is.
+    pub(in super::super) enum Output {
+        Pipe(pipe::Sender),
+        Socket(AsyncFd<OwnedFd>),
+        Other(tokio::fs::File),
+    }
+
+    impl Input {
+        pub(in super::super) fn stdin() -> io::Result<Self> {
+            Self::of(io::stdin().as_fd())
+        }
+
+        fn of(descriptor: BorrowedFd<'_>) -> io::Result<Self> {
+            match file_type(descriptor)? {
+                FileType::Fifo => match pipe::OpenOptions::new().open_receiver(path(descriptor)) {
+                    Ok(pipe) => Ok(Self::Pipe(pipe)),
+                    Err(error) => {
+                        tracing::debug!(%error, "stdin cannot be opened once more: it gets a thread");
+                        Ok(Self::Other(with_thread(descriptor)?))
+                    }
+                },
+                FileType::Socket => Ok(Self::Socket(socket(descriptor, Interest::READABLE)?)),
+                _ => Ok(Self::Other(with_thread(descriptor)?)),
+            }
+        }
+    }
+
+    impl Output {
+        pub(in super::super) fn stdout() -> io::Result<Self> {
+            Self::of(io::stdout().as_fd())
+        }
+
+        fn of(descriptor: BorrowedFd<'_>) -> io::Result<Self> {
+            match file_type(descriptor)? {
+                FileType::Fifo => match pipe::OpenOptions::new().open_sender(path(descriptor)) {
+                    Ok(pipe) => Ok(Self::Pipe(pipe)),
+                    // Also when its reader has gone already, which the first write tells.
+                    Err(error) => {
+                        tracing::debug!(%error, "stdout cannot be opened once more: it gets a thread");
+                        Ok(Self::Other(with_thread(descriptor)?))
+                    }
+                },
+                FileType::Socket => Ok(Self::Socket(socket(descriptor, Interest::WRITABLE)?)),
+                _ => Ok(Self::Other(with_thread(descriptor)?)),
+            }
+        }
+
+        /// Completes when nobody can read any more what is written. Need not notice.
+        pub(in super::super) fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+            // Opened once more, for nothing but this.
+            let watched = match self {
+                Self::Pipe(_) => pipe::OpenOptions::new().open_sender(path(io::stdout().as_fd())).ok(),
+                Self::Socket(_) | Self::Other(_) => None,
+            };
+            async move {
+                match watched {
+                    // It fails only together with the runtime.
+                    Some(pipe) => drop(pipe.ready(Interest::ERROR).await),
+                    None => pending().await,
+                }
+            }
+        }
+    }
+
+    fn file_type(descriptor: BorrowedFd<'_>) -> io::Result<FileType> {
+        Ok(FileType::from_raw_mode(fstat(descriptor)?.st_mode))
+    }
+
+    /// Elsewhere than on Linux there is no such path, or it leads to the same description: nothing is opened by it.
+    fn path(descriptor: BorrowedFd<'_>) -> String {
+        format!("/proc/self/fd/{}", descriptor.as_raw_fd())
+    }
+
+    /// A descriptor of our own, never one below 3: whoever finds those free would take them for what they usually are.
+    fn duplicate(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        Ok(fcntl_dupfd_cloexec(descriptor, 3)?)
+    }
+
+    fn with_thread(descriptor: BorrowedFd<'_>) -> io::Result<tokio::fs::File> {
+        let mut file = tokio::fs::File::from_std(File::from(duplicate(descriptor)?));
+        file.set_max_buf_size(CHUNK);
+        Ok(file)
+    }
+
+    #[expect(deprecated, reason = "not sound for any type, but for this one; what replaces it is unsafe for all")]
+    fn socket(descriptor: BorrowedFd<'_>, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+        AsyncFd::with_interest(duplicate(descriptor)?, interest)
+    }
+
+    impl AsyncRead for Input {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            match &mut *self {
+                Self::Pipe(pipe) => Pin::new(pipe).poll_read(cx, buffer),
+                Self::Other(file) => Pin::new(file).poll_read(cx, buffer),
+                Self::Socket(socket) => loop {
+                    let mut guard = ready!(socket.poll_read_ready(cx))?;
+                    match rustix::net::recv(socket.get_ref(), buffer.initialize_unfilled(), RecvFlags::DONTWAIT) {
+                        Ok((count, _)) => {
+                            buffer.advance(count);
+                            return Poll::Ready(Ok(()));
+                        }
+                        Err(Errno::AGAIN) => guard.clear_ready(),
+                        Err(Errno::INTR) => {}
+                        Err(error) => return Poll::Ready(Err(error.into())),
+                    }
+                },
+            }
+        }
+    }
+
+    impl AsyncWrite for Output {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            match &mut *self {
+                Self::Pipe(pipe) => Pin::new(pipe).poll_write_vectored(cx, slices),
+                Self::Socket(socket) => loop {
+                    let mut guard = ready!(socket.poll_write_ready(cx))?;
+                    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                    let mut nothing = SendAncillaryBuffer::default();
+                    match rustix::net::sendmsg(socket.get_ref(), slices, &mut nothing, flags) {
+                        Ok(count) => return Poll::Ready(Ok(count)),
+                        Err(Errno::AGAIN) => guard.clear_ready(),
+                        Err(Errno::INTR) => {}
+                        Err(error) => return Poll::Ready(Err(error.into())),
+                    }
+                },
+                // In one write: each takes a turn of a thread.
+                Self::Other(file) => match slices {
+                    [one] => Pin::new(file).poll_write(cx, one),
+                    several => {
+                        let together: Vec<_> = several.iter().flat_map(|slice| slice.iter().copied()).collect();
+                        Pin::new(file).poll_write(cx, &together)
+                    }
+                },
+            }
+        }
+
+        /// Completes when a thread has written what it was given.
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            match &mut *self {
+                Self::Pipe(_) | Self::Socket(_) => Poll::Ready(Ok(())),
+                Self::Other(file) => Pin::new(file).poll_flush(cx),
+            }
+        }
+
+        /// The descriptor itself is closed by the end of the process.
+        fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll_flush(cx)
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod threads {
+    use super::*;
+
+    /// stdin, read by a thread.
+    pub(in super::super) struct Input(tokio::io::Stdin);
+
+    /// stdout, written by a thread.
+    pub(in super::super) struct Output(tokio::io::Stdout);
+
+    impl Input {
+        pub(in super::super) fn stdin() -> io::Result<Self> {
+            Ok(Self(tokio::io::stdin()))
+        }
+    }
+
+    impl Output {
+        pub(in super::super) fn stdout() -> io::Result<Self> {
+            Ok(Self(tokio::io::stdout()))
+        }
+
+        /// Nothing tells.
+        pub(in super::super) fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+            std::future::pending()
+        }
+    }
+
+    impl AsyncRead for Input {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Output {
+        /// Flushed at once: what is written to a local socket needs no flush.
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let written = std::task::ready!(Pin::new(&mut self.0).poll_write(cx, bytes));
+            if written.is_ok()
+                && let Poll::Ready(Err(error)) = Pin::new(&mut self.0).poll_flush(cx)
+            {
+                return Poll::Ready(Err(error));
+            }
+            Poll::Ready(written)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll_flush(cx)
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! `ssmfwd shell`: real shells on real ptys, through the emulated agent, on a terminal and without one.
+
+use std::process::Stdio;
+
+use rustix::process::{Signal, kill_process};
+use serde_json::json;
+use ssmfwd::emulator::{Action, EmulatorConfig, SealFault};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::{
+    harness::{Terminal, World, within},
+    picker::{pid, run},
+};
+
+const SHELL: &str = "ssmfwd shell -t i-0123456789abcdef0";
+
+/// A shell on a terminal, in a line that tells how it ended and whether the terminal is as it was.
+fn on_terminal(world: &World) -> Terminal {
+    let line = format!(
+        "before=$(stty -g); sh -c 'echo \"pid $$ \"; exec {SHELL}'; echo \"status $?\"; \
+         test \"$before\" = \"$(stty -g)\" && echo unchanged"
+    );
+    run(world, &line)
+}
+
+/// Waits for its end.
+async fn ends(terminal: Terminal, status: i32) -> String {
+    let (_, shown) = terminal.end().await;
+    assert!(shown.contains(&format!("status {status}\r\nunchanged\r\n")), "{shown}");
+    shown
+}
+
+/// Both in the clear, and encrypted.
+fn worlds() -> [World; 2] {
+    [World::ideal(), World::with(|config| config.kms_key = Some("alias/sessions".into()))]
+}
+
+/// A shell without a terminal: its status, stdout and stderr.
+async fn piped(world: &World, arguments: &[&str], input: &[u8]) -> (Option<i32>, Vec<u8>, String) {
+    let mut command = world.command(&[&["shell", "-t", World::TARGET, "-q"], arguments].concat());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().expect("the built binary");
+    let mut stdin = child.stdin.take().expect("piped");
+    let input = input.to_vec();
+    let typing = tokio::spawn(async move { stdin.write_all(&input).await });
+    let output = within("the end of the shell", child.wait_with_output()).await.expect("a child of ours");
+    // A shell may end before it has read all.
+    drop(typing.await);
+    (output.status.code(), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn keys_and_the_size_are_the_shells() {
+    for world in worlds() {
+        let mut terminal = on_terminal(&world);
+        terminal.until("ready in").await;
+        terminal.types("stty size\r").await;
+        terminal.until("24 80\r\n").await;
+        terminal.resize(33, 101);
+        // The new size may be a moment behind.
+        terminal.types("until [ \"$(stty size)\" = '33 101' ]; do :; done; echo as\"\" large\r").await;
+        terminal.until("as large\r\n").await;
+        // Put together only when it runs: what is typed is shown, too.
+        terminal.types("sh -c 'echo it is ru\"\"nning; exec sleep 600'\r").await;
+        terminal.until("it is running\r\n").await;
+        terminal.types("\u{3}").await;
+        terminal.types("echo interrupted: $?\r").await;
+        terminal.until("interrupted: 130\r\n").await;
+        terminal.types("exit\r").await;
+        ends(terminal, 0).await;
+        assert_eq!(world.settled().await.sessions_started, 1);
+    }
+}
+
+/// What is stopped is the command in the shell, and not we.
+#[tokio::test]
+async fn ctrl_z_is_the_shells() {
+    let world = World::with(|config| config.shell = "bash".into());
+    let mut terminal = on_terminal(&world);
+    terminal.until("ready in").await;
+    terminal.types("PS1='> '; sh -c 'echo it is ru\"\"nning; exec sleep 600'\r").await;
+    terminal.until("it is running\r\n").await;
+    terminal.types("\u{1a}").await;
+    terminal.until("Stopped").await;
+    terminal.types("kill -KILL %1; exit\r").await;
+    terminal.types("exit\r").await;
+    ends(terminal, 0).await;
+    world.settled().await;
+}
+
+#[tokio::test]
+async fn a_pager_can_be_used() {
+    let world = World::ideal();
+    let mut terminal = on_terminal(&world);
+    terminal.until("ready in").await;
+    terminal.types("export LESS= TERM=xterm; seq 1000 | less\r").await;
+    terminal.until("\r\n20\r\n").await;
+    terminal.types("G").await;
+    terminal.until("\r\n1000\r\n").await;
+    terminal.types("qexit\r").await;
+    ends(terminal, 0).await;
+    world.settled().await;
+}
+
+#[tokio::test]
+async fn escapes_are_ours() {
+    let world = World::ideal();
+    let mut terminal = on_terminal(&world);
+    terminal.until("ready in").await;
+    terminal.types("~?").await;
+    terminal.until("~.  end the session\r\n").await;
+    terminal.types("echo ~~ > /dev/null\r~.").await;
+    ends(terminal, 0).await;
+    world.settled().await;
+}
+
+#[tokio::test]
+async fn every_way_out_leaves_the_terminal_as_it_was() {
+    for (signal, status) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::USR1, 138)] {
+        let world = World::ideal();
+        let mut terminal = on_terminal(&world);
+        terminal.until("ready in").await;
+        kill_process(pid(&terminal), signal).expect("it runs");
+        ends(terminal, status).await;
+        world.settled().await;
+    }
+    let world = World::ideal();
+    let mut terminal = on_terminal(&world);
+    terminal.until("ready in").await;
+    let output = "Your session timed out due to inactivity and has been terminated.".to_owned();
+    world.emulator.act(Action::ChannelClosed { output });
+    let shown = ends(terminal, 7).await;
+    assert!(shown.contains("inactivity"), "{shown}");
+    world.settled().await;
+}
+
+/// What is said of a loss is on the same screen, and may begin anywhere.
+fn without_messages(shown: &str) -> String {
+    let mut rest = shown.to_owned();
+    for begin in ["ssmfwd: ", "warning: "] {
+        while let Some(at) = rest.find(begin) {
+            let end = rest[at..].find("\r\n").map_or(rest.len(), |end| at + end + 2);
+            rest.replace_range(at..end, "");
+        }
+    }
+    rest
+}
+
+#[tokio::test]
+async fn a_lost_websocket_costs_nothing() {
+    for world in worlds() {
+        let mut terminal = on_terminal(&world);
+        terminal.until("ready in").await;
+        terminal.types("read x; for i in $(seq 2000); do echo line $i; done; echo \"got $x\"\r").await;
+        terminal.until("$x\"\r\n").await;
+        assert_eq!(world.emulator.act(Action::Disconnect), 1);
+        terminal.types("hello\r").await;
+        terminal.until("line 100\r\n").await;
+        world.emulator.act(Action::Disconnect);
+        terminal.until("got hello\r\n").await;
+        let lines: String = (1..=2000).map(|i| format!("line {i}\r\n")).collect();
+        let shown = without_messages(&terminal.shown);
+        assert!(shown.contains(&lines), "{shown}");
+        terminal.types("exit\r").await;
+        ends(terminal, 0).await;
+        world.settled().await;
+    }
+}
+
+/// Characters of two, three and four bytes, in messages that end anywhere.
+#[tokio::test]
+async fn ten_megabytes_arrive_as_they_are() {
+    for world in worlds() {
+        let command = "stty -opost; i=0; while [ $i -lt 16 ]; do printf 'ä€😀-%.0s' $(seq 65536); i=$((i+1)); done";
+        let parameter = format!("command={command}");
+        let arguments = ["--document", "AWS-StartInteractiveCommand", "--parameter", &parameter];
+        let (status, stdout, stderr) = piped(&world, &arguments, b"").await;
+        assert_eq!(status, Some(0), "{stderr}");
+        let expected = "ä€😀-".repeat(16 * 65536);
+        assert!(stdout.ends_with(expected.as_bytes()), "{} of {} bytes", stdout.len(), expected.len());
+        world.settled().await;
+    }
+}
+
+#[tokio::test]
+async fn without_a_terminal_stdin_is_typed() {
+    for world in worlds() {
+        let (status, stdout, stderr) = piped(&world, &[], b"stty size; echo $((6*7))\n").await;
+        let stdout = String::from_utf8(stdout).expect("text");
+        assert_eq!(status, Some(0), "{stderr}");
+        assert!(stdout.contains("100 300\r\n") && stdout.contains("42\r\n"), "{stdout:?}");
+        world.settled().await;
+    }
+}
+
+fn apart(config: &mut EmulatorConfig, command: &str) {
+    let document = json!({
+        "sessionType": "NonInteractiveCommands",
+        "properties": {"linux": {"commands": command, "separateOutputStream": "true"}},
+    });
+    config.documents.insert("Apart".into(), serde_json::from_value(document).expect("a document"));
+}
+
+#[tokio::test]
+async fn a_command_has_its_streams_and_its_status() {
+    for kms_key in [None, Some("alias/sessions".to_owned())] {
+        let world = World::with(|config| {
+            apart(config, "echo out; echo err >&2; exit 3");
+            config.kms_key = kms_key;
+        });
+        let (status, stdout, stderr) = piped(&world, &["--document", "Apart"], b"not read").await;
+        assert_eq!((status, &stdout[..], &stderr[..]), (Some(3), &b"out\n"[..], "err\n"));
+        world.settled().await;
+    }
+}
+
+/// What follows is neither shown nor answered.
+#[tokio::test]
+async fn faults_of_the_encryption_end_the_session() {
+    for fault in ["tampered:2", "truncated:2", "plain:2", "wrong_key:2", "replayed:2"] {
+        let world = World::with(|config| {
+            config.kms_key = Some("alias/sessions".into());
+            config.seal_fault = Some(fault.parse::<SealFault>().expect("a fault"));
+        });
+        let (status, _, stderr) = piped(&world, &[], b"echo one; sleep 0.1; echo two; sleep 0.1; echo three\n").await;
+        assert_eq!(status, Some(1), "{fault}: {stderr}");
+        assert!(stderr.contains("encryption failed"), "{fault}: {stderr}");
+        // Anything plain from us would be a violation.
+        world.settled().await;
+    }
+}
+
+#[tokio::test]
+async fn another_kind_of_document_is_named() {
+    let world = World::ideal();
+    let (status, _, stderr) = piped(&world, &["--document", "AWS-StartSSHSession"], b"").await;
+    assert_eq!(status, Some(6), "{stderr}");
+    assert!(stderr.contains("sessions of type Port are not shells"), "{stderr}");
+    world.settled().await;
+}

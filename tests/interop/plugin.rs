@@ -1,0 +1,207 @@
+//! The AWS CLI, which finds our program where it looks for session-manager-plugin.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tempfile::TempDir;
+
+use super::{
+    openssh::Server,
+    program::{client, find, text},
+    terminal::Terminal,
+    tunnel::{Aws, TARGET, live_sessions, programs},
+};
+
+const ECS: &str = r#"{"name": "prod", "services": [{"name": "worker", "tasks": [
+    {"id": "0f9de17a6465404e8b1b2356dc13c2f8", "containers": [{"name": "app", "runtime_id": "0f9de17a-12345678"}]}]}]}"#;
+
+/// An emulated AWS, and a folder in front of PATH with a link to the program.
+struct World {
+    aws: Aws,
+    folder: TempDir,
+}
+
+impl World {
+    fn start(switches: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let link = folder.path().join("session-manager-plugin");
+        std::os::unix::fs::symlink(programs().join("ssmfwd"), link).expect("a link");
+        Self { aws: Aws::serve(&[&["--agent", "ideal"], switches].concat()), folder }
+    }
+
+    /// The AWS CLI. It ends at the end of a test, whatever happens.
+    fn aws(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(find("aws", "awscli"));
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.envs(std::env::vars_os()).envs(self.aws.env()).args(words);
+        command.env("PATH", format!("{}:{path}", self.folder.path().display()));
+        command
+    }
+
+    fn start_session(&self, document: Option<&str>, parameters: &str) -> Command {
+        let mut command = self.aws(&["ssm", "start-session", "--target", TARGET]);
+        if let Some(document) = document {
+            command.args(["--document-name", document, "--parameters", parameters]);
+        }
+        command
+    }
+
+    /// Nothing is left, and nothing was done against the protocol.
+    fn end(self) {
+        let state = self.aws.state();
+        assert_eq!((live_sessions(&state), &state["violations"]), (0, &serde_json::json!([])), "{state}");
+        self.aws.end();
+    }
+}
+
+/// What the kernel shows of the processes under one: their arguments and their environments.
+fn processes_under(parent: u32) -> Vec<(String, String)> {
+    let read = |pid: &str, name: &str| {
+        fs::read(Path::new("/proc").join(pid).join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let children = read(&parent.to_string(), &format!("task/{parent}/children")).unwrap_or_default();
+    let child = |pid: &str| Some((read(pid, "cmdline").ok()?, read(pid, "environ").ok()?));
+    let deeper = children.split_whitespace().filter_map(|pid| pid.parse().ok()).flat_map(processes_under);
+    children.split_whitespace().filter_map(child).chain(deeper).collect()
+}
+
+/// A server that answers with what it was sent.
+fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut reader = socket.try_clone().expect("a descriptor");
+                std::io::copy(&mut reader, &mut socket)
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn ports_are_forwarded_and_the_token_is_nowhere_to_be_seen() {
+    let world = World::start(&[]);
+    let port = echo();
+    for (document, parameters) in [
+        ("AWS-StartPortForwardingSession", format!(r#"{{"portNumber":["{port}"]}}"#)),
+        ("AWS-StartPortForwardingSessionToRemoteHost", format!(r#"{{"portNumber":["{port}"],"host":["127.0.0.1"]}}"#)),
+    ] {
+        use std::os::unix::process::CommandExt as _;
+
+        let mut command = world.start_session(Some(document), &parameters);
+        // Ctrl-C is for all of a job.
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it can be started");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
+        let line = lines.find(|line| line.starts_with("Port ")).expect("a port");
+        let local: u16 = line.split(' ').nth(1).and_then(|port| port.parse().ok()).expect("a number");
+        assert!(lines.any(|line| line == "Waiting for connections..."));
+
+        let mut socket = TcpStream::connect(("127.0.0.1", local)).expect("it listens");
+        // A newline alone, which the genuine program changes.
+        for sent in ["\n", "hello\n"] {
+            socket.write_all(sent.as_bytes()).expect("it takes");
+            let mut got = vec![0; sent.len()];
+            socket.read_exact(&mut got).expect("an echo");
+            assert_eq!(got, sent.as_bytes());
+        }
+        drop(socket);
+
+        let seen = processes_under(child.id());
+        assert!(seen.iter().any(|(arguments, _)| arguments.contains("session-manager-plugin")), "{seen:?}");
+        for (arguments, environment) in &seen {
+            assert!(!arguments.contains("TokenValue") && !environment.contains("TokenValue"), "{arguments}");
+        }
+
+        kill_process_group(Pid::from_child(&child), Signal::INT).expect("it runs");
+        let rest: Vec<_> = lines.collect();
+        assert!(rest.iter().any(|line| line.starts_with("Connection accepted for session [")), "{rest:?}");
+        assert!(rest.iter().any(|line| line == "Terminate signal received, exiting."), "{rest:?}");
+        assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
+    }
+    world.end();
+}
+
+#[test]
+fn a_busy_port_is_an_error_and_costs_no_session() {
+    let world = World::start(&[]);
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let local = busy.local_addr().expect("an address").port();
+    let parameters = format!(r#"{{"portNumber":["9"],"localPortNumber":["{local}"]}}"#);
+    let output = world.start_session(Some("AWS-StartPortForwardingSession"), &parameters).output().expect("it starts");
+    assert!(!output.status.success());
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.contains("Address already in use") && !complaint.contains("TokenValue"), "{complaint}");
+    world.end();
+}
+
+#[test]
+fn ssh_goes_through_the_aws_cli() {
+    let (world, server) = (World::start(&[]), Server::start());
+    let proxy = format!(
+        r#"ProxyCommand={} ssm start-session --target %h --document-name AWS-StartSSHSession --parameters portNumber=%p"#,
+        find("aws", "awscli").display()
+    );
+    let mut ssh = client("ssh", "openssh-client");
+    ssh.envs(world.aws.env()).env_remove("SSH_AUTH_SOCK");
+    let path = std::env::var("PATH").unwrap_or_default();
+    ssh.env("PATH", format!("{}:{path}", world.folder.path().display()));
+    ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"]);
+    ssh.args([
+        "-o",
+        "LogLevel=ERROR",
+        "-o",
+        "IdentitiesOnly=yes",
+        "-o",
+        &format!("Port={}", server.port),
+        "-o",
+        &proxy,
+    ]);
+    ssh.arg("-o").arg(format!("UserKnownHostsFile={}", server.file("known").display()));
+    ssh.arg("-i").arg(server.file("user"));
+    let user = text(client("id", "coreutils").arg("-un"));
+    assert_eq!(text(ssh.args([&format!("{user}@{TARGET}"), "echo reached"])), "reached");
+    server.end();
+    world.end();
+}
+
+/// In the clear, and encrypted.
+#[tokio::test]
+async fn shells_are_opened() {
+    for switches in [&[][..], &["--kms-key", "alias/sessions"]] {
+        let world = World::start(switches);
+        let mut terminal = Terminal::start(&world.start_session(None, ""));
+        terminal.until("Starting session with SessionId: ").await;
+        terminal.types("stty size; echo it is a\"\" shell; exit\r").await;
+        let (status, shown) = terminal.end().await;
+        assert_eq!(status, Some(0), "{shown}");
+        assert!(shown.contains("24 80\r\n") && shown.contains("it is a shell\r\n"), "{shown}");
+        assert!(shown.contains("Exiting session with sessionId: "), "{shown}");
+        world.end();
+    }
+}
+
+#[tokio::test]
+async fn commands_run_in_containers() {
+    let world = World::start(&["--ecs", ECS]);
+    let task = "0f9de17a6465404e8b1b2356dc13c2f8";
+    let words = ["ecs", "execute-command", "--cluster", "prod", "--task", task, "--container", "app"];
+    let mut command = world.aws(&words);
+    command.args(["--interactive", "--command", "sh"]);
+    let mut terminal = Terminal::start(&command);
+    terminal.until("Starting session with SessionId: ecs-execute-command-").await;
+    terminal.types("echo in a\"\" container; exit\r").await;
+    let (status, shown) = terminal.end().await;
+    assert_eq!(status, Some(0), "{shown}");
+    assert!(shown.contains("in a container\r\n"), "{shown}");
+    world.end();
+}
