@@ -331,6 +331,12 @@ impl Reporter {
         }
     }
 
+    /// A text for stdout, for programs that know it. It ends with a newline.
+    pub(super) fn plain(&self, text: &str) {
+        let line = text.strip_suffix('\n').unwrap_or(text).to_owned();
+        self.console.spare_line(To::Stdout, |_| line);
+    }
+
     /// For people who have to do something now: whatever the output, however quiet.
     pub(super) fn show(&self, line: &str) {
         self.console.line(To::Stderr, format!("ssmfwd: {}", printable(line)));

@@ -317,9 +317,11 @@ impl Shell {
     }
 }
 
-/// What the agent writes when a command has ended; below zero if a signal ended it.
+/// What the agent writes when a command has ended; below zero if a signal ended it. Windows has codes of 32 bits, which
+/// are written without a sign.
 fn exit_code(text: &[u8]) -> Option<i32> {
-    std::str::from_utf8(text).ok()?.strip_prefix("EXIT_CODE: ")?.trim_end().parse().ok()
+    let code: i64 = std::str::from_utf8(text).ok()?.strip_prefix("EXIT_CODE: ")?.trim_end().parse().ok()?;
+    i32::try_from(code).or_else(|_| u32::try_from(code).map(u32::cast_signed)).ok()
 }
 
 #[cfg(test)]
@@ -333,6 +335,8 @@ mod tests {
             ("EXIT_CODE: 255", Some(255)),
             ("EXIT_CODE: -1", Some(-1)),
             ("EXIT_CODE: 3\n", Some(3)),
+            ("EXIT_CODE: 3221225477", Some(-1_073_741_819)),
+            ("EXIT_CODE: 4294967296", None),
             ("EXIT_CODE:", None),
             ("EXIT_CODE: x", None),
             ("exit_code: 1", None),

@@ -193,6 +193,19 @@ async fn without_a_terminal_stdin_is_typed() {
     }
 }
 
+/// A shell that edits its lines itself makes of the key what the moment wants: one that comes while a command runs is
+/// lost.
+#[tokio::test]
+async fn the_end_of_stdin_is_noticed_by_a_shell_that_was_busy() {
+    for input in [&b"sleep 0.5; echo do\"\"ne\n"[..], b"sleep 0.5; echo do\"\"ne"] {
+        let world = World::with(|config| config.shell = "bash".into());
+        let (status, stdout, stderr) = piped(&world, &[], input).await;
+        assert_eq!(status, Some(0), "{stderr}");
+        assert!(String::from_utf8_lossy(&stdout).contains("done\r\n"), "{stdout:?}");
+        world.settled().await;
+    }
+}
+
 fn apart(config: &mut EmulatorConfig, command: &str) {
     let document = json!({
         "sessionType": "NonInteractiveCommands",

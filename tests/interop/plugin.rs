@@ -4,17 +4,18 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 use super::{
     openssh::Server,
-    program::{client, find, text},
+    program::{client, find, text, write},
     terminal::Terminal,
     tunnel::{Aws, TARGET, live_sessions, programs},
 };
@@ -51,6 +52,35 @@ impl World {
             command.args(["--document-name", document, "--parameters", parameters]);
         }
         command
+    }
+
+    /// What the AWS CLI got from StartSession, and would pass on.
+    fn answer(&self, document: &str, parameters: &str) -> String {
+        let folder = self.folder.path().join("instead");
+        let (script, file) = (folder.join("session-manager-plugin"), folder.join("answer"));
+        fs::create_dir_all(&folder).expect("a folder");
+        // Too old for the token in a variable.
+        let text = "#!/bin/sh\ncase $1 in --version) echo 1.2.3.0;; *) printf %s \"$1\" >\"$ANSWER\";; esac\n";
+        write(&script, text);
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).expect("ours");
+        let mut command = self.start_session(Some(document), parameters);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", folder.display())).env("ANSWER", &file);
+        assert!(command.status().expect("it starts").success());
+        fs::read_to_string(file).expect("an answer")
+    }
+
+    /// The program as whoever has an answer starts it.
+    fn plugin(&self, answer: &str, rest: &[&str]) -> Command {
+        let mut command = Command::new(self.folder.path().join("session-manager-plugin"));
+        command.envs(self.aws.env()).args([answer, "us-east-1", "StartSession"]).args(rest);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// The rest of the arguments, as the AWS CLI passes them.
+    fn rest(&self) -> [String; 3] {
+        [String::new(), format!(r#"{{"Target":"{TARGET}"}}"#), self.aws.env()["AWS_ENDPOINT_URL"].clone()]
     }
 
     /// Nothing is left, and nothing was done against the protocol.
@@ -128,6 +158,83 @@ fn ports_are_forwarded_and_the_token_is_nowhere_to_be_seen() {
         assert!(rest.iter().any(|line| line == "Terminate signal received, exiting."), "{rest:?}");
         assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
     }
+    world.end();
+}
+
+/// One that has said that it waits for connections, and what it has said until then.
+fn waiting(mut command: Command) -> (Child, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be started");
+    let mut said = String::new();
+    let mut reader = BufReader::new(child.stdout.as_mut().expect("piped"));
+    while !said.ends_with("Waiting for connections...\n") {
+        assert_ne!(reader.read_line(&mut said).expect("text"), 0, "{said}");
+    }
+    (child, said)
+}
+
+/// Before profiles, programs passed three arguments. SIGTERM ends the session, too.
+#[test]
+fn three_arguments_are_enough_and_sigterm_ends_the_session() {
+    let world = World::start(&[]);
+    let answer = world.answer("AWS-StartPortForwardingSession", r#"{"portNumber":["9"]}"#);
+    let (mut child, _) = waiting(world.plugin(&answer, &[]));
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    assert_eq!(child.wait().expect("a child of ours").code(), Some(143));
+    world.end();
+}
+
+#[test]
+fn a_unix_socket_serves_across_a_lost_websocket() {
+    let world = World::start(&[]);
+    let socket = world.folder.path().join("socket");
+    let parameters = format!(r#"{{"portNumber":["{}"],"localUnixSocket":["{}"]}}"#, echo(), socket.display());
+    let answer = world.answer("AWS-StartPortForwardingSessionToSocket", &parameters);
+    let (mut child, said) = waiting(world.plugin(&answer, &world.rest().each_ref().map(|text| &text[..])));
+    assert!(said.contains(&format!("\nUnix socket {} opened for sessionId ", socket.display())), "{said}");
+    assert_eq!(fs::metadata(&socket).expect("a socket").permissions().mode() & 0o777, 0o600);
+    let mut stream = UnixStream::connect(&socket).expect("it listens");
+    for sent in [b"before", b"after!"] {
+        stream.write_all(sent).expect("it takes");
+        let mut got = [0; 6];
+        stream.read_exact(&mut got).expect("an echo");
+        assert_eq!(&got, sent);
+        world.aws.act(r#"{"action": "disconnect"}"#);
+    }
+    drop(stream);
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
+    world.end();
+}
+
+/// A session that cannot be gone on with is ended all the same.
+#[test]
+fn a_stream_url_of_another_host_is_refused() {
+    let world = World::start(&[]);
+    let answer = world.answer("AWS-StartPortForwardingSession", r#"{"portNumber":["9"]}"#);
+    let mut answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+    answer["StreamUrl"] = "wss://ssmmessages.example.com/v1/data-channel/x".into();
+    let mut command = world.plugin(&answer.to_string(), &world.rest().each_ref().map(|text| &text[..]));
+    let output = command.output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.contains("not trusted"), "{complaint}");
+    world.end();
+}
+
+#[test]
+fn a_command_has_its_streams_and_its_status() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let file = folder.path().join("apart.json");
+    let document = r#"{"sessionType":"NonInteractiveCommands","properties":{"linux":{
+        "commands":"echo out; echo err >&2; exit 3","separateOutputStream":"true"}}}"#;
+    write(&file, document);
+    let world = World::start(&["--document", &format!("Apart={}", file.display())]);
+    let answer = world.answer("Apart", "{}");
+    let mut command = world.plugin(&answer, &world.rest().each_ref().map(|text| &text[..]));
+    let output = command.output().expect("it starts");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), &stderr[..]), (Some(3), "err\n"), "{stdout}");
+    assert!(stdout.contains("\nout\n\n\nExiting session with sessionId: "), "{stdout}");
     world.end();
 }
 

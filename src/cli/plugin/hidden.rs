@@ -12,16 +12,16 @@ use std::{
     process::Command,
 };
 
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::{
+    fs::{OFlags, fcntl_setfl},
+    io::{FdFlags, fcntl_setfd},
+};
 
 use super::invocation::RESPONSE_VARIABLE;
 use crate::cli::sys;
 
 /// What the name of a pipe begins with: no variable of the AWS CLI.
 const PIPE: &str = "AWS_SSM_START_SESSION_RESPONSE:pipe:";
-
-/// The least that the kernel takes into a pipe without anybody to read it, as far as POSIX and Linux say.
-const PIPE_SIZE: usize = 4096 * 4;
 
 /// Starts the program anew if its arguments or the variable that they name hold an answer. Returns if there is nothing
 /// to be hidden, or it cannot be.
@@ -37,7 +37,7 @@ pub(super) fn start_anew(program: &OsStr, arguments: &[OsString]) {
         None => Some(name.to_owned()),
     };
     // Nor is there anything to be told of: it only is as with the genuine program.
-    if let Some(answer) = answer.filter(|answer| answer.len() <= PIPE_SIZE) {
+    if let Some(answer) = answer {
         again(program, &answer, variable, rest).ok();
     }
 }
@@ -45,6 +45,8 @@ pub(super) fn start_anew(program: &OsStr, arguments: &[OsString]) {
 /// Does not return if all goes well.
 fn again(program: &OsStr, answer: &str, variable: Option<&str>, rest: &[OsString]) -> io::Result<()> {
     let (reader, mut writer) = io::pipe()?;
+    // Whoever has many pipes gets small ones, and nobody reads this one yet.
+    fcntl_setfl(&writer, OFlags::NONBLOCK)?;
     writer.write_all(answer.as_bytes())?;
     drop(writer);
     let mut command = Command::new(std::env::current_exe()?);

@@ -38,7 +38,7 @@ use super::{
     exit::Exit,
     logging,
     plan::PlannedForward,
-    report::Report,
+    report::{Report, Symptom},
     reporter::Reporter,
     run::{Over, finish},
     shell::{self, ShellEnd, ShellOptions},
@@ -54,8 +54,8 @@ use crate::{
     },
     proto::{Cause, CloseReason, Initiator},
     session::{
-        ConnectError, Dialer, Grant, Mode, Session, SessionEvent, SessionId, SessionKinds, SessionOptions,
-        watch_for_wake,
+        ConnectError, ControlErrorKind, ControlPlane as _, DialError, Dialer, Grant, Mode, Session, SessionEvent,
+        SessionId, SessionKinds, SessionOptions, watch_for_wake,
     },
 };
 
@@ -64,6 +64,9 @@ const NAME: &str = "session-manager-plugin";
 
 /// Whoever sets it to `true` has no credentials for us to look for.
 const NO_CREDENTIALS: &str = "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE";
+
+/// What helps where encryption would need to know the target.
+const OLD_CALLER: &str = "whoever started this passes no target, as old versions of the AWS CLI do: update it";
 
 /// Whether the program was started as the plugin.
 pub(super) fn is_called_for(program: Option<&OsString>) -> bool {
@@ -131,11 +134,6 @@ fn said(text: &str) -> ExitCode {
     Exit::Success.into()
 }
 
-/// Says one of the lines. Nobody there to read it is not worth a failure.
-fn say(line: Line<'_>) {
-    write_to(&mut io::stdout(), &line.to_string());
-}
-
 fn write_to(to: &mut impl io::Write, text: &str) {
     to.write_all(text.as_bytes()).and_then(|()| to.flush()).ok();
 }
@@ -146,7 +144,9 @@ async fn run(invocation: &Invocation, args: &Args, reporter: &Arc<Reporter>) -> 
         Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
     };
     let id = SessionId(invocation.session_id.clone());
-    say(Line::Starting(&id));
+    reporter.plain(&Line::Starting(&id).to_string());
+    // Before anything else is written there.
+    reporter.flush();
     let forward = match plan(invocation, args) {
         Ok(forward) => forward,
         Err(report) => return Over::Failed(report),
@@ -162,7 +162,7 @@ async fn run(invocation: &Invocation, args: &Args, reporter: &Arc<Reporter>) -> 
                 if let Some(Ok(session)) = finish(attaching, &mut signals, reporter).await {
                     finish(end_session(&session, &observer), &mut signals, reporter).await;
                 }
-                return left(signal);
+                return left(signal, reporter);
             }
         }
     };
@@ -170,23 +170,30 @@ async fn run(invocation: &Invocation, args: &Args, reporter: &Arc<Reporter>) -> 
         Ok(session) => session,
         Err(Unattached::Report(report)) => return Over::Failed(report),
         Err(Unattached::Connect(ConnectError::Closed(reason))) if is_told(&reason) => {
-            tell_end(&id, &reason);
+            tell_end(&id, &reason, reporter);
             return Over::Failed(Report::connect(&ConnectError::Closed(reason), &forward, &forward.access));
         }
-        Err(Unattached::Connect(error)) => return Over::Failed(Report::connect(&error, &forward, &forward.access)),
+        Err(Unattached::Connect(error)) => {
+            let report = Report::connect(&error, &forward, &forward.access);
+            return Over::Failed(match invocation.target {
+                None if report.symptom == Some(Symptom::DataKeyUnusable) => report.with_hint(OLD_CALLER),
+                _ => report,
+            });
+        }
     };
     match session.mode() {
         Mode::Shell => {
             let options =
                 ShellOptions { escape: Escape(Some(b'~')), reconnect_window: forward.options.reconnect_window };
             let end = shell::carry(&session, options, &mut signals, reporter).await;
+            end.forget(&mut signals);
             finish(end_session(&session, &observer), &mut signals, reporter).await;
             if let ShellEnd::Ended(_) | ShellEnd::Left = end {
-                say(Line::Exiting(&id));
+                reporter.plain(&Line::Exiting(&id).to_string());
             }
             match end {
-                ShellEnd::Session(reason) => lost(&id, &reason, &forward),
-                ShellEnd::Signal(signal) => left(signal),
+                ShellEnd::Session(reason) => lost(&id, &reason, &forward, reporter),
+                ShellEnd::Signal(signal) => left(signal, reporter),
                 end => shell::over(end, &forward),
             }
         }
@@ -199,11 +206,11 @@ async fn run(invocation: &Invocation, args: &Args, reporter: &Arc<Reporter>) -> 
             };
             let mut carrying = std::pin::pin!(StdioTunnel::of(session, observer).carry(options, &stop));
             tokio::select! {
-                end = &mut carrying => of_pipe(&id, end, &forward),
+                end = &mut carrying => of_pipe(&id, end, &forward, reporter),
                 signal = signals.next() => {
                     stop.cancel();
                     finish(carrying, &mut signals, reporter).await;
-                    left(signal)
+                    left(signal, reporter)
                 }
             }
         }
@@ -214,7 +221,7 @@ async fn run(invocation: &Invocation, args: &Args, reporter: &Arc<Reporter>) -> 
 /// What a forward would have been planned as that had led to this session.
 fn plan(invocation: &Invocation, args: &Args) -> Result<PlannedForward, Report> {
     let spec = ForwardSpec {
-        text: format!("session {}", invocation.session_id),
+        text: invocation.session_id.clone(),
         listen: Listen::Tcp { bind: Bind::Loopback, port: 0 },
         destination: Destination::default(),
         target: None,
@@ -231,10 +238,10 @@ fn plan(invocation: &Invocation, args: &Args) -> Result<PlannedForward, Report> 
 
 /// Tells of what concerns the session. What the lines for others say already is only an event.
 fn observer(forward: &PlannedForward, reporter: &Arc<Reporter>) -> Observer {
-    let told = reporter.of(forward);
+    let (told, reporter) = (reporter.of(forward), reporter.clone());
     Arc::new(move |event| match event {
         Event::SessionEnded { .. } | Event::Dormant { .. } | Event::StartFailed { .. } => {}
-        Event::DestinationRefused { .. } => say(Line::DestinationFailed),
+        Event::DestinationRefused { .. } => reporter.plain(&Line::DestinationFailed.to_string()),
         event => told.tell(&event),
     })
 }
@@ -259,8 +266,16 @@ async fn attach(
         Unattached::Report(report.caused_by(&error))
     })?;
     let id = SessionId(invocation.session_id.clone());
-    let grant = aws.adopt(&id, invocation.token.clone(), invocation.stream_url.clone()).await;
-    let grant: Grant = grant.map_err(|error| Unattached::Connect(ConnectError::Control(error)))?;
+    let grant: Grant = match aws.adopt(&id, invocation.token.clone(), invocation.stream_url.clone()).await {
+        Ok(grant) => grant,
+        Err(error) => {
+            // Nobody else will.
+            if let Err(error) = aws.terminate(&id).await {
+                reporter.warn(&format!("{error}: the session lives until its idle timeout"));
+            }
+            return Err(Unattached::Connect(ConnectError::Control(error)));
+        }
+    };
     let mut options: SessionOptions = forward.session.options();
     options.wake = Some(watch_for_wake());
     options.kinds = SessionKinds::Any;
@@ -270,39 +285,66 @@ async fn attach(
         move |event: SessionEvent| observer(Event::Session { session: session.clone(), member: 0, event })
     }));
     let dialer = Arc::new(Dialer::over(aws.outbound().clone()));
-    Session::adopt(aws, dialer, grant, invocation.target.clone(), options, cancel).await.map_err(Unattached::Connect)
+    let target = || invocation.target.clone();
+    let adopted = Session::adopt(aws, dialer.clone(), grant.clone(), target(), options.clone(), cancel.clone()).await;
+    match adopted {
+        // There are credentials, which are no use. The token has not been used: nothing was dialled.
+        Err(ConnectError::Dial(DialError::Sign(error))) => {
+            reporter.warn(&format!("{error}: {UNSIGNED}"));
+            let aws = without_credentials(forward).map_err(Unattached::Report)?;
+            Session::adopt(Arc::new(aws), dialer, grant, target(), options, cancel).await
+        }
+        adopted => adopted,
+    }
+    .map_err(Unattached::Connect)
 }
+
+/// What it means to have no credentials.
+const UNSIGNED: &str = "the session goes on without credentials; it is over when its connection is lost, and a shell that \
+     is left lives on until its idle timeout";
 
 /// The API, for what a session needs of it later. A session is worth more than credentials: without any it cannot be
 /// resumed, but goes on for as long as its websocket does.
 async fn aws(forward: &PlannedForward, reporter: &Reporter) -> Result<Aws, Report> {
-    let access = &forward.access;
-    let options = || {
-        let mut options = AwsOptions::default();
-        options.profile.clone_from(&access.profile);
-        options.region.clone_from(&access.region);
-        options.endpoint_url.clone_from(&access.endpoint_url);
-        options.ssmmessages_endpoint.clone_from(&access.ssmmessages_endpoint);
-        options.use_fips = access.use_fips;
-        options.use_dual_stack = access.use_dual_stack;
-        options.mfa = Some(SharedMfaPrompt::new(TerminalPrompt::new(access.mfa_code.clone())));
-        options
-    };
-    let is_without = std::env::var_os(NO_CREDENTIALS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    if !is_without {
-        match Aws::load(options()).await {
-            Ok(aws) => return Ok(aws),
-            Err(error) => {
-                reporter.warn(&format!("{error}: the session will not survive the loss of its connection"));
-            }
-        }
+    if std::env::var_os(NO_CREDENTIALS).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return without_credentials(forward);
     }
+    let endpoint = forward.access.endpoint_url.clone();
+    match Aws::load(options(forward, endpoint.clone())).await {
+        Ok(aws) => Ok(aws),
+        // The AWS CLI passes the endpoint that follows from FIPS and dual stack, which go with no other endpoint: they
+        // lead there again.
+        Err(error) => match Aws::load(options(forward, None)).await {
+            Ok(aws) if endpoint.is_some() && error.kind == ControlErrorKind::InvalidRequest => Ok(aws),
+            _ => {
+                reporter.warn(&format!("{error}: {UNSIGNED}"));
+                without_credentials(forward)
+            }
+        },
+    }
+}
+
+fn without_credentials(forward: &PlannedForward) -> Result<Aws, Report> {
     let config = SdkConfig::builder().build();
-    Aws::from_sdk_config(&config, options()).map_err(|error| Report::configuration(&error, access))
+    let aws = Aws::from_sdk_config(&config, options(forward, forward.access.endpoint_url.clone()));
+    aws.map_err(|error| Report::configuration(&error, &forward.access))
+}
+
+fn options(forward: &PlannedForward, endpoint_url: Option<String>) -> AwsOptions {
+    let access = &forward.access;
+    let mut options = AwsOptions::default();
+    options.profile.clone_from(&access.profile);
+    options.region.clone_from(&access.region);
+    options.endpoint_url = endpoint_url;
+    options.ssmmessages_endpoint.clone_from(&access.ssmmessages_endpoint);
+    options.use_fips = access.use_fips;
+    options.use_dual_stack = access.use_dual_stack;
+    options.mfa = Some(SharedMfaPrompt::new(TerminalPrompt::new(access.mfa_code.clone())));
+    options
 }
 
 /// What became of stdin and stdout.
-fn of_pipe(id: &SessionId, end: StdioEnd, forward: &PlannedForward) -> Over {
+fn of_pipe(id: &SessionId, end: StdioEnd, forward: &PlannedForward, reporter: &Reporter) -> Over {
     match end {
         StdioEnd::Stopped => Over::Done,
         StdioEnd::Connection(ConnectionEnd::DestinationRefused | ConnectionEnd::Unanswered) => {
@@ -310,7 +352,7 @@ fn of_pipe(id: &SessionId, end: StdioEnd, forward: &PlannedForward) -> Over {
         }
         StdioEnd::Connection(_) => Over::Done,
         StdioEnd::Local(error) => Over::Failed(Report::new(Exit::Failure, "cannot go on").caused_by(&error)),
-        StdioEnd::Session(reason) => lost(id, &reason, forward),
+        StdioEnd::Session(reason) => lost(id, &reason, forward, reporter),
         StdioEnd::Outage(outage) => Over::Failed(Report::new(
             Exit::Lost,
             format!("{} could not be brought back within {:.0} s", forward.name(), outage.as_secs_f64()),
@@ -319,8 +361,8 @@ fn of_pipe(id: &SessionId, end: StdioEnd, forward: &PlannedForward) -> Over {
 }
 
 /// A session that has ended before it was to.
-fn lost(id: &SessionId, reason: &CloseReason, forward: &PlannedForward) -> Over {
-    tell_end(id, reason);
+fn lost(id: &SessionId, reason: &CloseReason, forward: &PlannedForward, reporter: &Reporter) -> Over {
+    tell_end(id, reason, reporter);
     if matches!(&reason.cause, Cause::ChannelClosed(text) if text.is_empty()) && reason.initiator == Initiator::Agent {
         return Over::Done;
     }
@@ -332,20 +374,21 @@ fn is_told(reason: &CloseReason) -> bool {
     matches!(reason.cause, Cause::ChannelClosed(_) | Cause::SessionOver)
 }
 
-fn tell_end(id: &SessionId, reason: &CloseReason) {
-    match &reason.cause {
-        Cause::ChannelClosed(text) if text.is_empty() => say(Line::Exiting(id)),
-        Cause::ChannelClosed(text) => say(Line::Closed(id, text)),
-        Cause::SessionOver => say(Line::TimedOut(id)),
-        _ => {}
-    }
+fn tell_end(id: &SessionId, reason: &CloseReason, reporter: &Reporter) {
+    let line = match &reason.cause {
+        Cause::ChannelClosed(text) if text.is_empty() => Line::Exiting(id),
+        Cause::ChannelClosed(text) => Line::Closed(id, text),
+        Cause::SessionOver => Line::TimedOut(id),
+        _ => return,
+    };
+    reporter.plain(&line.to_string());
 }
 
 /// Somebody wants no more of it. Ctrl-C is how a session of the plugin is left: for its callers not a failure.
-fn left(signal: Signal) -> Over {
+fn left(signal: Signal, reporter: &Reporter) -> Over {
     match signal {
         Signal::Interrupt => {
-            say(Line::Interrupted);
+            reporter.plain(&Line::Interrupted.to_string());
             Over::Done
         }
         signal => Over::Signal(signal),

@@ -12,7 +12,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{left, lost, say, words::Line};
+use super::{left, lost, words::Line};
 use crate::{
     cli::{
         exit::Exit,
@@ -59,7 +59,7 @@ pub(super) async fn serve(
 ) -> Over {
     let id = session.id().clone();
     let listening = listen(&session)
-        .and_then(|listen| bind(&session, listen, &forward, &observer).map_err(|error| Report::bind(&error)));
+        .and_then(|listen| bind(&session, listen, &forward, &observer, reporter).map_err(|error| Report::bind(&error)));
     let forwarder = match listening {
         Ok(forwarder) => forwarder,
         Err(report) => {
@@ -69,12 +69,13 @@ pub(super) async fn serve(
     };
     // One address of several: they have the port in common.
     match forwarder.addresses().first() {
-        Some(LocalAddress::Tcp(address)) => say(Line::Port(address.port(), &id)),
-        #[cfg(unix)]
-        Some(LocalAddress::Unix(path)) => say(Line::UnixSocket(&path.display().to_string(), &id)),
+        Some(LocalAddress::Tcp(address)) => reporter.plain(&Line::Port(address.port(), &id).to_string()),
+        Some(LocalAddress::Unix(path)) => {
+            reporter.plain(&Line::UnixSocket(&path.display().to_string(), &id).to_string());
+        }
         None => {}
     }
-    say(Line::Waiting);
+    reporter.plain(&Line::Waiting.to_string());
     let drain = CancellationToken::new();
     let ended = session.clone();
     let mut serving = std::pin::pin!(forwarder.run(Arc::new(NoMore), forward.request.clone(), session, drain.clone()));
@@ -83,16 +84,16 @@ pub(super) async fn serve(
         reason = ended.closed() => {
             drain.cancel();
             finish(serving, signals, reporter).await;
-            return lost(&id, &reason, &forward);
+            return lost(&id, &reason, &forward, reporter);
         }
         signal = signals.next() => {
             drain.cancel();
             finish(serving, signals, reporter).await;
-            return left(signal);
+            return left(signal, reporter);
         }
     }
     let reason = ended.closed().await;
-    lost(&id, &reason, &forward)
+    lost(&id, &reason, &forward, reporter)
 }
 
 /// Where the document wants us to listen.
@@ -120,17 +121,20 @@ fn bind(
     listen: Listen,
     forward: &PlannedForward,
     observer: &Observer,
+    reporter: &Arc<Reporter>,
 ) -> Result<Forwarder, BindError> {
     let spec = ForwardSpec { listen, ..forward.spec.clone() };
-    let options = ForwarderOptions { sessions: Sessions::Fixed(NonZeroU8::MIN), ..forward.options.clone() };
-    let (id, streams, observer) = (session.id().clone(), session.mode() == Mode::Mux, observer.clone());
+    let options =
+        ForwarderOptions { sessions: Sessions::Fixed(NonZeroU8::MIN), idle_close: None, ..forward.options.clone() };
+    let (id, streams) = (session.id().clone(), session.mode() == Mode::Mux);
+    let (observer, reporter) = (observer.clone(), reporter.clone());
     let first = AtomicBool::new(true);
     let observer: Observer = Arc::new(move |event| {
         if let Event::ConnectionOpened { .. } = event {
             if !streams {
-                say(Line::Connection(&id));
+                reporter.plain(&Line::Connection(&id).to_string());
             } else if first.swap(false, Ordering::Relaxed) {
-                say(Line::FirstConnection(&id));
+                reporter.plain(&Line::FirstConnection(&id).to_string());
             }
         }
         observer(event);

@@ -7,12 +7,13 @@
 //! stdout, stderr ◀──────────────────── ShellReader
 //! ```
 
-use std::{io, pin::pin, time::Duration};
+use std::{io, iter, pin::pin, time::Duration};
 
+use bytes::{Buf as _, BytesMut};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     sync::mpsc,
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -35,6 +36,14 @@ const NON_INTERACTIVE: &str = "NonInteractiveCommands";
 
 /// Bytes that are typed, or pasted, at once.
 const CHUNK: usize = 16 << 10;
+
+/// Bytes that wait for a shell that takes nothing. Beyond that nothing is read, not even escapes.
+const WAITING: usize = 1 << 20;
+
+/// After so long the end of stdin is typed again, and then after twice as long each time; at last once an hour, so that
+/// no idle timeout is kept away by it.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_AT_LAST: Duration = Duration::from_secs(3600);
 
 /// Keys that wait for a shell that takes nothing.
 const KEYS: usize = 8;
@@ -74,6 +83,15 @@ pub(in crate::cli) enum ShellEnd {
     Signal(Signal),
     /// The local terminal, or what is in its place, failed.
     Local(io::Error),
+}
+
+impl ShellEnd {
+    /// What was pressed was for the shell, unless it was what ended it.
+    pub(in crate::cli) fn forget(&self, signals: &mut Signals) {
+        if !matches!(self, Self::Signal(_)) {
+            signals.forget();
+        }
+    }
 }
 
 /// Carries the shell of a session to its end. The terminal is as it was when this returns; the session is not ended.
@@ -185,25 +203,34 @@ struct Input<'a> {
     reporter: &'a Reporter,
 }
 
-/// Passes on what is typed.
+/// Passes on what is typed. A shell that takes nothing does not keep escapes from being found.
 async fn type_in(input: Input<'_>) -> Typed {
     let Input { mut writer, mut pressed, mut escapes, is_terminal, takes_input, reporter } = input;
     let mut stdin = tokio::io::stdin();
     let mut buffer = vec![0; CHUNK];
     let mut reads = takes_input;
     let mut within_line = false;
-    let mut for_shell = Vec::new();
+    let mut waiting = BytesMut::new();
+    let mut end: Option<EndOfInput> = None;
     loop {
-        for_shell.clear();
+        let mut for_shell = Vec::new();
+        let again = end.as_ref().map(|end| end.again);
+        let has_room = waiting.len() < WAITING;
         tokio::select! {
-            Some(key) = pressed.recv() => for_shell.push(key),
-            read = stdin.read(&mut buffer), if reads => {
+            biased;
+            written = writer.write(&waiting), if !waiting.is_empty() => match written {
+                Ok(count) if count > 0 => waiting.advance(count),
+                _ => return Typed::Over,
+            },
+            Some(key) = pressed.recv(), if has_room => for_shell.push(key),
+            read = stdin.read(&mut buffer), if reads && has_room => {
                 let mut typed = match read {
                     Ok(0) if is_terminal => return Typed::HungUp,
                     Ok(0) => {
                         reads = false;
                         // The first one of two ends a line that has begun.
-                        for_shell.extend(std::iter::repeat_n(END_OF_INPUT, 1 + usize::from(within_line)));
+                        for_shell.extend(iter::repeat_n(END_OF_INPUT, 1 + usize::from(within_line)));
+                        end = Some(EndOfInput::now());
                         &[][..]
                     }
                     Ok(count) => &buffer[..count],
@@ -220,13 +247,45 @@ async fn type_in(input: Input<'_>) -> Typed {
                     typed = rest;
                 }
             }
+            () = at(again), if waiting.is_empty() => if let Some(end) = &mut end {
+                end.later();
+                // One that edits its line itself takes the key for another one within it.
+                if std::mem::take(&mut within_line) {
+                    for_shell.push(b'\r');
+                }
+                for_shell.push(END_OF_INPUT);
+            },
         }
         // Agents on Windows want the key and not the character. A line feed within other input they turn themselves.
         if for_shell == b"\n" {
             for_shell = vec![b'\r'];
         }
-        if writer.write_all(&for_shell).await.is_err() {
-            return Typed::Over;
-        }
+        waiting.extend_from_slice(&for_shell);
+    }
+}
+
+/// The end of stdin, typed. A shell that was busy when it came may not have noticed: what a terminal makes of the key
+/// depends on who reads. So it is typed again, less and less often.
+struct EndOfInput {
+    again: Instant,
+    wait: Duration,
+}
+
+impl EndOfInput {
+    fn now() -> Self {
+        Self { again: Instant::now() + AGAIN, wait: AGAIN }
+    }
+
+    fn later(&mut self) {
+        self.wait = self.wait.saturating_mul(2).min(AGAIN_AT_LAST);
+        self.again = Instant::now() + self.wait;
+    }
+}
+
+/// Completes then, if ever.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -94,6 +94,7 @@ pub(super) async fn run(args: &ShellArgs, all: &Args, reporter: &Arc<Reporter>) 
     reporter.begun(&forward, session.id(), started.elapsed());
     let shell = ShellOptions { escape: args.escape, reconnect_window: forward.options.reconnect_window };
     let end = carry(&session, shell, &mut signals, reporter).await;
+    end.forget(&mut signals);
     finish(end_session(&session, &observer), &mut signals, reporter).await;
     over(end, &forward)
 }
@@ -131,5 +132,21 @@ pub(super) fn over(end: ShellEnd, forward: &PlannedForward) -> Over {
 
 /// What a shell would make of an exit code. One below zero says that a signal ended the command, and not which.
 fn status(code: i32) -> u8 {
-    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
+    match u8::try_from(code & 0xff) {
+        // Of more bits than a status has; what has failed must not look like success.
+        Ok(0) | Err(_) => 1,
+        Ok(status) => status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_failed_has_a_status() {
+        for (code, expected) in [(3, 3), (255, 255), (256, 1), (-1, 255), (-1_073_741_819, 5), (i32::MIN, 1)] {
+            assert_eq!(status(code), expected, "{code}");
+        }
+    }
 }
