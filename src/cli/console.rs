@@ -35,6 +35,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(1);
 static RAW: AtomicBool = AtomicBool::new(false);
 
 /// From now on lines begin at the left although the terminal is in raw mode, or it no longer is.
+#[cfg(unix)]
 pub(super) fn set_raw(raw: bool) {
     RAW.store(raw, Ordering::Relaxed);
 }

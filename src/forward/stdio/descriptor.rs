@@ -181,7 +181,8 @@ mod unix {
                 Self::Pipe(pipe) => Pin::new(pipe).poll_write_vectored(cx, slices),
                 Self::Socket(socket) => loop {
                     let mut guard = ready!(socket.poll_write_ready(cx))?;
-                    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                    // Nobody there is an error and no signal: programs in Rust start with SIGPIPE ignored.
+                    let flags = SendFlags::DONTWAIT;
                     let mut nothing = SendAncillaryBuffer::default();
                     match rustix::net::sendmsg(socket.get_ref(), slices, &mut nothing, flags) {
                         Ok(count) => return Poll::Ready(Ok(count)),
