@@ -39,6 +39,10 @@ impl Server {
         if is_root() {
             install.arg("--user=root");
         }
+        // A starting server removes what lies in its folder for temporary files as left over: also the tables that
+        // another test's server has there.
+        install.env("TMPDIR", folder.path());
+        server.env("TMPDIR", folder.path());
         output(&mut install);
 
         let init = folder.path().join("init.sql");
