@@ -108,16 +108,25 @@ fn winsize(size: Size) -> Winsize {
 /// # Errors
 /// The text for the client.
 pub(super) fn start(shell: &str, program: &Program) -> Result<(ProgramHandle, Running), String> {
-    try_start(shell, program).map_err(|error| format!("{shell}: {error}"))
+    let words = match &program.command {
+        None => vec![shell.to_owned()],
+        Some(text) if program.streams == Streams::Pty => vec![shell.to_owned(), "-c".to_owned(), text.clone()],
+        Some(text) => shlex::split(text).ok_or("Failed to parse commands input")?,
+    };
+    let [name, arguments @ ..] = &words[..] else { return Err("Failed to parse commands input".to_owned()) };
+    try_start(name, arguments, program.streams).map_err(|error| match error.kind() {
+        // In the words of the genuine agent's runtime, which clients show.
+        io::ErrorKind::NotFound if name.contains('/') => format!("fork/exec {name}: no such file or directory"),
+        io::ErrorKind::NotFound => format!("exec: \"{name}\": executable file not found in $PATH"),
+        _ => format!("fork/exec {name}: {error}"),
+    })
 }
 
-fn try_start(shell: &str, program: &Program) -> io::Result<(ProgramHandle, Running)> {
-    let mut command = Command::new(shell);
-    if let Some(text) = &program.command {
-        command.args(["-c", text]);
-    }
+fn try_start(name: &str, arguments: &[String], streams: Streams) -> io::Result<(ProgramHandle, Running)> {
+    let mut command = Command::new(name);
+    command.args(arguments);
     command.env("TERM", "xterm-256color").env("LANG", "C.UTF-8").kill_on_drop(true);
-    let (child, source, writer, terminal) = match program.streams {
+    let (child, source, writer, terminal) = match streams {
         Streams::Pty => {
             let (pty, terminal) = pty_process::open().map_err(into_io)?;
             let fd = pty.as_fd().try_clone_to_owned()?;

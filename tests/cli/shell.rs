@@ -218,7 +218,7 @@ fn apart(config: &mut EmulatorConfig, command: &str) {
 async fn a_command_has_its_streams_and_its_status() {
     for kms_key in [None, Some("alias/sessions".to_owned())] {
         let world = World::with(|config| {
-            apart(config, "echo out; echo err >&2; exit 3");
+            apart(config, "sh -c 'echo out; echo err >&2; exit 3'");
             config.kms_key = kms_key;
         });
         let (status, stdout, stderr) = piped(&world, &["--document", "Apart"], b"not read").await;

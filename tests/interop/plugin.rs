@@ -226,7 +226,7 @@ fn a_command_has_its_streams_and_its_status() {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let file = folder.path().join("apart.json");
     let document = r#"{"sessionType":"NonInteractiveCommands","properties":{"linux":{
-        "commands":"echo out; echo err >&2; exit 3","separateOutputStream":"true"}}}"#;
+        "commands":"sh -c 'echo out; echo err >&2; exit 3'","separateOutputStream":"true"}}}"#;
     write(&file, document);
     let world = World::start(&["--document", &format!("Apart={}", file.display())]);
     let answer = world.answer("Apart", "{}");

@@ -15,6 +15,8 @@ use crate::wire::{
 /// Agents newer than this bind the data key to a random challenge.
 const CHALLENGE_SINCE: &str = "3.3.808.0";
 const KMS_ACTION: &str = "KMSEncryption";
+/// What the genuine agent has shown to the user of a sealed session.
+const SEALED: &str = "This session is encrypted using AWS KMS.";
 
 /// What the client's answer comes to.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,7 +74,7 @@ impl Handshake {
         let session_type = ClientAction::SessionType(parameters);
         let request = HandshakeRequest {
             agent_version: options.version.clone(),
-            requested_client_actions: encryption.into_iter().chain([session_type]).collect(),
+            requested_client_actions: [session_type].into_iter().chain(encryption).collect(),
         };
         (Self { started: now, since: now, stage: Stage::Response, key_id, challenge }, to_json(&request))
     }
@@ -152,7 +154,7 @@ impl Handshake {
         let took = now.saturating_duration_since(self.started).as_nanos();
         to_json(&HandshakeComplete {
             handshake_time_to_complete: i64::try_from(took).unwrap_or(i64::MAX),
-            customer_message: String::new(),
+            customer_message: if self.seals() { SEALED.to_owned() } else { String::new() },
         })
     }
 }

@@ -16,7 +16,8 @@ const MAX_PREFIX: usize = 30;
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    /// The command for the shell, as `sh -c` takes it; none: the shell itself.
+    /// With a pty, the command for the shell, as `sh -c` takes it; none: the shell itself. Without, the words of the
+    /// program and its arguments: no shell reads them.
     pub command: Option<String>,
     /// How it is connected.
     pub streams: Streams,

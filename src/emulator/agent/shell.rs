@@ -19,6 +19,9 @@ use crate::wire::{PayloadKind, Size};
 /// The one program of a session.
 const PROGRAM: ConnectionId = ConnectionId(1);
 
+/// The status that is told of a command with separate output that cannot be started, ahead of the reason.
+const NOT_STARTED: i32 = 1;
+
 /// ```text
 /// Starting ──▶ Resting ──▶ Reading ──▶ Ended: the rest is sent, then the session ends
 ///    └─▶ Failed ─────────────────────────▲
@@ -112,6 +115,10 @@ impl Shell {
         }
     }
 
+    fn push_status(&mut self, status: i32) {
+        self.pieces.push_back((PayloadKind::ExitCode, format!("EXIT_CODE: {status}").into()));
+    }
+
     /// It is over, and all of its output was sent.
     fn finish_if_ended(&mut self, actions: &mut Actions) {
         if self.has_ended() && !self.has_output() {
@@ -184,12 +191,15 @@ impl Plugin for Shell {
         if id != PROGRAM || !matches!(self.state, State::Starting) {
             return;
         }
-        let text = format!("Unable to start shell: {error}");
         if self.has_pty() {
             self.state = State::Ended;
-            actions.end = Some(text);
+            actions.end =
+                Some(format!("\n----------ERROR-------\nUnable to start command: Failed to start pty: {error}\n\n"));
         } else {
-            self.state = State::Failed(now + self.wait, text.into());
+            if self.streams == Streams::Separate {
+                self.push_status(NOT_STARTED);
+            }
+            self.state = State::Failed(now + self.wait, error.to_owned().into());
             self.advance(now, actions);
         }
     }
@@ -220,7 +230,7 @@ impl Plugin for Shell {
     fn exited(&mut self, id: ConnectionId, status: i32, _: &mut Actions) {
         if id == PROGRAM && self.runs() && self.streams == Streams::Separate {
             self.state = State::Ended;
-            self.pieces.push_back((PayloadKind::ExitCode, format!("EXIT_CODE: {status}").into()));
+            self.push_status(status);
         }
     }
 

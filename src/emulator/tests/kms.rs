@@ -158,7 +158,7 @@ async fn a_shell_is_sealed_both_ways() {
 async fn separate_output_and_its_status_are_sealed() {
     let document: SessionDocument = serde_json::from_value(json!({
         "sessionType": "NonInteractiveCommands",
-        "properties": {"commands": "echo out; echo err >&2; exit 3", "separateOutputStream": true},
+        "properties": {"commands": "sh -c 'echo out; echo err >&2; exit 3'", "separateOutputStream": true},
     }))
     .expect("a document");
     let emulator = sealing(|config| config.documents = [("Apart".to_owned(), document)].into());
@@ -262,7 +262,7 @@ async fn wrong_seals_come_on_order() {
     ] {
         let document: SessionDocument = serde_json::from_value(json!({
             "sessionType": "NonInteractiveCommands",
-            "properties": {"commands": "echo out; echo err >&2", "separateOutputStream": true},
+            "properties": {"commands": "sh -c 'echo out; echo err >&2'", "separateOutputStream": true},
         }))
         .expect("a document");
         let fault: SealFault = fault.parse().expect("a fault");

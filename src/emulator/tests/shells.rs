@@ -130,7 +130,8 @@ async fn a_profile_is_typed_first() {
 #[tokio::test]
 async fn a_command_without_pty_sends_its_output_at_its_end() {
     let emulator = emulator();
-    let mut client = command(&emulator, "AWS-StartNonInteractiveCommand", "echo out; echo err >&2; exit 3").await;
+    let mut client =
+        command(&emulator, "AWS-StartNonInteractiveCommand", "sh -c 'echo out; echo err >&2; exit 3'").await;
     let last = client.last().await;
     assert!(client.complete && ended(&last), "{last:?}");
     assert_eq!(client.payloads, [(PayloadKind::Output, "out\nerr\n".into())]);
@@ -154,7 +155,7 @@ fn separate(shell_command: &str) -> Value {
 
 #[tokio::test]
 async fn separate_output_comes_apart_with_its_status() {
-    let emulator = with_document("Apart", &separate("echo out; echo err >&2; exit 3"));
+    let emulator = with_document("Apart", &separate("sh -c 'echo out; echo err >&2; exit 3'"));
     let mut client = Client::open(&start(&emulator, Some("Apart"), &json!({})).await).await;
     assert!(ended(&client.last().await));
     assert_eq!(client.text_of(PayloadKind::Output), "O:out\n");
@@ -164,7 +165,8 @@ async fn separate_output_comes_apart_with_its_status() {
 
 #[tokio::test]
 async fn a_command_without_pty_hears_of_interrupts_only() {
-    let emulator = with_document("Apart", &separate("trap 'echo int; exit 5' INT; echo ready; while :; do :; done"));
+    let emulator =
+        with_document("Apart", &separate("sh -c \"trap 'echo int; exit 5' INT; echo ready; while :; do :; done\""));
     let mut client = Client::open(&start(&emulator, Some("Apart"), &json!({})).await).await;
     client.until(|client| client.has("ready")).await;
     client.send(PayloadKind::Output, b"ignored\n").await;
@@ -181,9 +183,16 @@ async fn what_cannot_be_started_is_told() {
     let (mut client, _) = shell(&emulator).await;
     let last = client.last().await;
     assert!(matches!(&last, Last::ChannelClosed(text) if text.contains("/no/such/shell")), "{last:?}");
-    let mut client = command(&emulator, "AWS-StartNonInteractiveCommand", "true").await;
-    assert!(ended(&client.last().await));
-    assert!(client.text_of(PayloadKind::StdErr).contains("/no/such/shell"), "{:?}", client.payloads);
+    for (words, text) in [
+        ("/no/such/program x", "fork/exec /no/such/program: no such file or directory"),
+        // No shell reads it.
+        ("true;", "exec: \"true;\": executable file not found in $PATH"),
+        ("'true", "Failed to parse commands input"),
+    ] {
+        let mut client = command(&emulator, "AWS-StartNonInteractiveCommand", words).await;
+        assert!(ended(&client.last().await));
+        assert_eq!(client.text_of(PayloadKind::StdErr), text);
+    }
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ fn asking(change: impl FnOnce(&mut AgentOptions)) -> Rig {
 fn challenge(rig: &Rig) -> Option<String> {
     let request = Message::decode(rig.transmitted[1].clone()).expect("a message").payload;
     let request: Value = serde_json::from_slice(&request).expect("JSON");
-    let parameters = &request["RequestedClientActions"][0]["ActionParameters"];
+    let parameters = &request["RequestedClientActions"][1]["ActionParameters"];
     parameters["Challenge"].as_str().map(str::to_owned)
 }
 

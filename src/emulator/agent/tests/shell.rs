@@ -114,13 +114,20 @@ fn a_shell_that_cannot_be_started_ends_the_session_and_a_command_says_so_first()
     let failed = || AgentInput::StartFailed(ConnectionId(1), "no such file".to_owned());
     let mut rig = shell(Behaviour::realistic());
     let lines = rig.input(failed());
-    assert_eq!(lines.last().expect("an end"), "ended \"Unable to start shell: no such file\"");
+    let text = "\\n----------ERROR-------\\nUnable to start command: Failed to start pty: no such file\\n\\n";
+    assert_eq!(*lines.last().expect("an end"), format!("ended \"{text}\""));
 
     let mut rig = command(json!({"commands": "ls"}), Behaviour::realistic());
     assert_eq!(rig.input(failed()), NOTHING);
     let told = rig.wait(ms(1000));
-    assert_eq!(told, ["1000: 2 StdErr Unable to start shell: no such file", "1000: close 1"]);
+    assert_eq!(told, ["1000: 2 StdErr no such file", "1000: close 1"]);
     assert_eq!(rig.ack(2), ["state Terminating", "ended \"\""]);
+
+    let apart = json!({"commands": "ls", "separateOutputStream": true});
+    let mut rig = command(apart, Behaviour::realistic());
+    assert_eq!(rig.input(failed()), ["2 ExitCode EXIT_CODE: 1"]);
+    assert_eq!(rig.ack(2), NOTHING);
+    assert_eq!(rig.wait(ms(1000)), ["1000: 3 StdErr no such file", "1000: close 1"]);
 }
 
 #[test]
