@@ -106,7 +106,9 @@ impl Recording {
 
     /// Reads one of them.
     pub(crate) fn of(name: &str) -> Self {
-        Self::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/captures").join(name).with_extension("jsonl"))
+        Self::read(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/captures").join(name).with_extension("jsonl"),
+        )
     }
 
     fn read(path: &Path) -> Self {

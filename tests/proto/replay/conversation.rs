@@ -54,10 +54,16 @@ impl Conversation {
         Some(number)
     }
 
+    /// How much was sent, all in all.
+    pub(super) fn count(&self) -> usize {
+        self.acknowledgements.len() + self.times.values().sum::<usize>()
+    }
+
     /// What its messages say, by their numbers.
     #[track_caller]
     pub(super) fn places(&self, mode: Mode) -> BTreeMap<i64, Places> {
-        let said = |(number, message): (&i64, &'_ Message)| (*number, message.header.payload_kind, message.payload.clone());
+        let said =
+            |(number, message): (&i64, &'_ Message)| (*number, message.header.payload_kind, message.payload.clone());
         let all: Vec<_> = self.messages.iter().map(said).collect();
         places(mode, all.iter().map(|(number, kind, payload)| (*number, *kind, payload)))
     }

@@ -10,8 +10,7 @@ use ssmfwd::{
     proto::{Mode, StreamId},
     wire::{
         AgentFeatures, ClientAction, FlagKind, HandshakeRequest, Message, MessageKind, OpenDataChannel, PayloadKind,
-        from_json,
-        smux::Command,
+        from_json, smux::Command,
     },
 };
 
@@ -64,6 +63,8 @@ pub(super) struct Script {
     pub(super) genuine: Conversation,
     /// What its messages say, by their numbers.
     pub(super) places: BTreeMap<i64, Places>,
+    /// What it said that was lost on its way to the agent.
+    pub(super) lost: Places,
     /// Messages that it sent again although their acknowledgement was there.
     pub(super) repeated_in_vain: BTreeSet<i64>,
     /// Whether the agent took the first message behind the handshake, each time that it came.
@@ -78,7 +79,7 @@ impl Script {
         let mut genuine = Conversation::default();
         let (mut agreed, mut from_agent) = (None, BTreeMap::new());
         let (mut acknowledged, mut repeated_in_vain) = (BTreeSet::new(), BTreeSet::new());
-        let mut first_taken = Vec::new();
+        let (mut first_taken, mut lost) = (Vec::new(), Vec::new());
         let mut cues = Vec::new();
         let last_open = recording.lines.iter().rposition(opens);
         for (index, line) in recording.lines.iter().enumerate() {
@@ -94,6 +95,9 @@ impl Script {
                     let Some(number) = genuine.sends(&line.place, &line.bytes) else { continue };
                     if number == 1 {
                         first_taken.push(false);
+                    }
+                    if line.passed_on == 0 {
+                        lost.push(number);
                     }
                     if genuine.times[&number] == 1 {
                         cue(Cue::Said(number, Vec::new()));
@@ -140,6 +144,7 @@ impl Script {
         }
         let (mode, agent_version) = agreed.expect("a handshake");
         let places = genuine.places(mode);
+        let lost = lost.into_iter().flat_map(|number| places[&number].clone()).collect();
         let mut acts = acts(mode, &genuine);
         for (.., cue) in &mut cues {
             if let Cue::Said(number, to_do) = cue {
@@ -147,7 +152,7 @@ impl Script {
             }
         }
         let down = carried(mode, &from_agent);
-        Self { mode, agent_version, cues, genuine, places, repeated_in_vain, first_taken, down }
+        Self { mode, agent_version, cues, genuine, places, lost, repeated_in_vain, first_taken, down }
     }
 }
 
@@ -158,9 +163,9 @@ fn opens(line: &Line) -> bool {
 /// The mode that follows from the handshake, and the agent's version.
 fn agreement(line: &Line, message: &Message) -> (Mode, String) {
     let request: HandshakeRequest = from_json("request", &message.payload).expect(&line.place);
-    let forwards = request.requested_client_actions.iter().any(|action| {
-        matches!(action, ClientAction::SessionType(kind) if kind.property("type") == "LocalPortForwarding")
-    });
+    let forwards = request.requested_client_actions.iter().any(
+        |action| matches!(action, ClientAction::SessionType(kind) if kind.property("type") == "LocalPortForwarding"),
+    );
     let mode = match AgentFeatures::of(&request.agent_version).smux {
         true if forwards => Mode::Mux,
         false if forwards => Mode::Basic,

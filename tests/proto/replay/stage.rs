@@ -2,9 +2,9 @@
 //!
 //! The recorded agent cannot react. Two rules make up for it:
 //!
-//! - A message of ours is acknowledged as soon as the recorded agent has acknowledged all that it says, under our number
-//!   and id. What says nothing, and stands where the genuine client's first data stood, is taken or refused as
-//!   that was.
+//! - A message of ours is acknowledged, under our number and id, as soon as the recorded agent has acknowledged all that
+//!   it says. If the genuine client's was lost on its way, ours is lost too, once. What says nothing, and stands where
+//!   the genuine client's first data stood, is taken or refused as that was.
 //! - The agent's data waits until our client has said what the genuine one had said by then: it may be the answer.
 
 use std::{
@@ -14,8 +14,11 @@ use std::{
 
 use bytes::Bytes;
 use ssmfwd::{
-    proto::{Cause, CloseReason, Event, Inbound, Initiator, Input, Mode, OpenError, Read, StreamError, StreamId, Token, limits},
-    wire::{Message, MessageKind},
+    proto::{
+        Cause, CloseReason, Event, Inbound, Initiator, Input, Mode, OpenError, Read, StreamError, StreamId, Token,
+        limits,
+    },
+    wire::{Message, MessageKind, PayloadKind},
 };
 
 use super::{
@@ -23,7 +26,7 @@ use super::{
     script::{Act, Cue, Script},
     words::Places,
 };
-use crate::peer::{Peer, Sent};
+use crate::peer::{Peer, Sent, message};
 
 /// How long our client may take to say what the genuine one has said: longer than any of its waits.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -53,6 +56,8 @@ pub(super) struct Stage<'a> {
     peer: Peer,
     begin: Instant,
     online: bool,
+    /// The websocket has had its first message.
+    greeted: bool,
     played: Played,
     to_do: VecDeque<Act>,
     /// Our ids of the recording's connections that are open.
@@ -60,7 +65,8 @@ pub(super) struct Stage<'a> {
     /// What the genuine client has said by now, and what of it the agent has acknowledged.
     said: Places,
     taken: Places,
-    /// Our messages that are acknowledged.
+    /// Our messages that have reached the agent, and those that are acknowledged.
+    arrived: BTreeSet<i64>,
     acknowledged: BTreeSet<i64>,
     /// Whether the agent takes the first message behind the handshake, from here on.
     first_taken: VecDeque<bool>,
@@ -79,11 +85,13 @@ pub(super) fn play(script: &Script) -> Played {
         begin: peer.now,
         peer,
         online: false,
+        greeted: false,
         played: Played::default(),
         to_do: VecDeque::new(),
         streams: BTreeMap::new(),
         said: Places::new(),
         taken: Places::new(),
+        arrived: BTreeSet::new(),
         acknowledged: BTreeSet::new(),
         first_taken: script.first_taken.iter().copied().collect(),
         heard: Vec::new(),
@@ -119,9 +127,9 @@ impl Stage<'_> {
             Cue::Data(message) => self.data(place, message),
             Cue::Acknowledged(number) => self.acknowledged(*number),
             Cue::Gateway(message) => {
-                let before = self.played.ours.acknowledgements.len();
+                let before = self.played.ours.count();
                 self.hear(message);
-                assert_eq!(self.played.ours.acknowledgements.len(), before, "{place}: nothing is answered to it");
+                assert_eq!(self.played.ours.count(), before, "{place}: nothing is answered to it");
             }
             Cue::Cut => {
                 self.peer.input(Input::Disconnected);
@@ -145,7 +153,7 @@ impl Stage<'_> {
 
     fn opened(&mut self, place: &str, token: &str) {
         let resumes = !self.played.ours.opened.is_empty();
-        self.online = true;
+        (self.online, self.greeted) = (true, false);
         let (before, pings) = (self.played.ours.acknowledgements.len(), self.played.ours.pings);
         self.peer.input(Input::Connected(Token::new(token)));
         self.go_on();
@@ -154,7 +162,11 @@ impl Stage<'_> {
         let first = |index: &usize| !self.heard[..*index].contains(&self.heard[*index]);
         let heard = (0..self.heard.len()).filter(first).map(|index| &self.heard[index].1);
         let heard: Vec<_> = heard.collect();
-        assert_eq!(receipts.iter().collect::<Vec<_>>(), heard[heard.len().saturating_sub(limits::REMEMBERED_RECEIPTS)..], "{place}");
+        assert_eq!(
+            receipts.iter().collect::<Vec<_>>(),
+            heard[heard.len().saturating_sub(limits::REMEMBERED_RECEIPTS)..],
+            "{place}"
+        );
         self.played.receipts += receipts.len();
         assert!(resumes || receipts.is_empty(), "{place}");
     }
@@ -180,17 +192,17 @@ impl Stage<'_> {
 
     fn acknowledged(&mut self, number: i64) {
         self.taken.extend(&self.script.places[&number]);
-        if !self.online {
-            return;
-        }
         let ours = self.played.ours.places(self.script.mode);
-        let taken = |places: &Places| !places.is_empty() && places.is_subset(&self.taken);
-        let waiting: Vec<_> = ours.iter().filter(|(ours, places)| taken(places) && !self.acknowledged.contains(ours)).collect();
-        let mut numbers: Vec<i64> = waiting.into_iter().map(|(ours, _)| *ours).collect();
+        let taken = |(number, places): &(&i64, &Places)| {
+            !places.is_empty() && places.is_subset(&self.taken) && self.arrived.contains(number)
+        };
+        let taken: Vec<_> = ours.iter().filter(taken).collect();
+        let mut numbers: Vec<_> = taken.iter().map(|(number, _)| **number).collect();
+        numbers.retain(|number| !self.acknowledged.contains(number));
         if numbers.is_empty() {
-            // It was repeated, or a repetition was.
+            // The message had come twice, or its acknowledgement is repeated.
             let same = |places: &Places| !places.is_disjoint(&self.script.places[&number]);
-            numbers = ours.iter().filter(|(_, places)| same(places)).map(|(ours, _)| *ours).collect();
+            numbers.extend(taken.iter().filter(|(_, places)| same(places)).map(|(number, _)| **number));
         }
         for number in numbers {
             self.acknowledge(number);
@@ -207,35 +219,45 @@ impl Stage<'_> {
 
     /// The agent acknowledges our message of this number.
     fn acknowledge(&mut self, number: i64) {
+        if !self.online {
+            return;
+        }
         self.acknowledged.insert(number);
         let header = &self.played.ours.messages[&number].header;
         let body = acknowledgement(&MessageKind::InputStreamData, header.id, header.sequence);
-        let frame = crate::peer::message(MessageKind::Acknowledge, ssmfwd::wire::PayloadKind::Undefined, 0, &body);
+        let frame = message(MessageKind::Acknowledge, PayloadKind::Undefined, 0, &body);
         self.peer.input(Input::Message(Inbound::from(frame)));
-        self.go_on();
     }
 
-    /// What our client said: does the recorded agent take it?
+    /// Our client has sent a message: does it reach the recorded agent, and has that acknowledged it?
     fn said(&mut self, number: i64) {
         let ours = self.played.ours.places(self.script.mode);
         let places = ours.get(&number).cloned().unwrap_or_default();
         if places.is_empty() && number == 1 {
-            let refused = self.first_taken.len() < self.script.first_taken.len();
+            let again = self.first_taken.len() < self.script.first_taken.len();
             if self.first_taken.pop_front() != Some(true) {
                 return;
             }
-            if refused {
-                // What it refused then, it takes now.
+            if again {
+                // The genuine client's data would not have been refused behind it.
                 self.taken.extend(&self.script.places[&1]);
             }
-        } else if !places.is_subset(&self.taken) {
-            return;
+        } else {
+            if self.played.ours.times[&number] == 1 && !places.is_disjoint(&self.script.lost) {
+                return;
+            }
+            self.arrived.insert(number);
+            if !places.is_subset(&self.taken) {
+                return;
+            }
         }
         self.acknowledge(number);
     }
 
     fn has_said(&self, wanted: &Places) -> bool {
-        let said: Places = self.played.ours.places(self.script.mode).into_values().flatten().collect();
+        let mut ours = self.played.ours.places(self.script.mode);
+        ours.retain(|number, _| self.arrived.contains(number));
+        let said: Places = ours.into_values().flatten().collect();
         wanted.is_subset(&said)
     }
 
@@ -268,6 +290,8 @@ impl Stage<'_> {
             let (sent, events) = (self.peer.sent_as_is(), self.peer.events());
             let mut acted = false;
             for sent in &sent {
+                let first = !std::mem::replace(&mut self.greeted, true);
+                assert_eq!(first, matches!(sent, Sent::Text(_)), "a text opens a websocket: {sent:?}");
                 match sent {
                     Sent::Text(text) => self.played.ours.opened.push(text.clone()),
                     Sent::Frame(frame) => {
