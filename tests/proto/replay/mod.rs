@@ -118,6 +118,6 @@ fn the_notes_name_the_same_differences() {
         let names: Vec<_> = differences.iter().map(|difference| difference.name()).collect();
         assert_eq!(row[3], names.join(", "), "{name}");
         let explained = |name: &&str| notes.contains(&format!("\n* **{name}**: "));
-        assert!(names.iter().all(|name| explained(&name)), "{names:?}");
+        assert!(names.iter().all(explained), "{names:?}");
     }
 }
