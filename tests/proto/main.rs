@@ -19,6 +19,7 @@ mod probes;
 mod purity;
 mod reconnect;
 mod recording;
+mod replay;
 mod sealed;
 mod seeds;
 mod sending;

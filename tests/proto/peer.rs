@@ -34,6 +34,14 @@ pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+/// What goes out on a websocket.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    Text(String),
+    Frame(Bytes),
+    Ping,
+}
+
 /// One end of the conversation and its clock.
 pub(crate) struct Peer {
     pub(crate) session: Session,
@@ -45,6 +53,8 @@ pub(crate) struct Peer {
     pub(crate) next: i64,
     mode: Mode,
     lines: Vec<String>,
+    /// The same as it was sent.
+    sent_as_is: Vec<Sent>,
     events: Vec<Event>,
     /// New stream data: kind and payload.
     sent: Vec<(PayloadKind, Bytes)>,
@@ -57,15 +67,27 @@ impl Peer {
         Self::with(|_| {})
     }
 
-    #[expect(clippy::disallowed_methods, reason = "an arbitrary origin for virtual time")]
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let now = Instant::now();
-        let mut config = Config::new(uuid::Uuid::from_u128(1), 1, 1_700_000_000_000);
+        let mut config = Self::config();
         // Whoever is after probes and tokens says so.
         config.max_payload = limits::PAYLOAD;
         config.max_message_rate = 0;
         change(&mut config);
-        let mut peer = Self {
+        let mut peer = Self::unconnected(config);
+        peer.connect();
+        peer
+    }
+
+    /// The defaults.
+    pub(crate) fn config() -> Config {
+        Config::new(uuid::Uuid::from_u128(1), 1, 1_700_000_000_000)
+    }
+
+    /// A session that waits for its first websocket.
+    #[expect(clippy::disallowed_methods, reason = "an arbitrary origin for virtual time")]
+    pub(crate) fn unconnected(config: Config) -> Self {
+        let now = Instant::now();
+        Self {
             session: Session::new(config, now),
             now,
             deadline: None,
@@ -73,12 +95,11 @@ impl Peer {
             next: 0,
             mode: Mode::Mux,
             lines: Vec::new(),
+            sent_as_is: Vec::new(),
             events: Vec::new(),
             sent: Vec::new(),
             unacknowledged: Vec::new(),
-        };
-        peer.connect();
-        peer
+        }
     }
 
     /// A session that is ready, with this agent and a document for port forwarding.
@@ -230,6 +251,11 @@ impl Peer {
         lines
     }
 
+    /// What the client has sent since the last call, byte for byte.
+    pub(crate) fn sent_as_is(&mut self) -> Vec<Sent> {
+        std::mem::take(&mut self.sent_as_is)
+    }
+
     pub(crate) fn events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
@@ -250,12 +276,20 @@ impl Peer {
             let output =
                 if self.writable { self.session.poll_output(self.now) } else { self.session.poll_event(self.now) };
             match output {
-                Output::Transmit(Transmit::Text(_)) => self.lines.push("open".to_owned()),
+                Output::Transmit(Transmit::Text(text)) => {
+                    self.lines.push("open".to_owned());
+                    self.sent_as_is.push(Sent::Text(text.to_string()));
+                }
                 Output::Transmit(Transmit::Binary(frame)) => {
                     let again = frame.is_retransmission();
-                    self.sent(frame.into_bytes(), again);
+                    let frame = frame.into_bytes();
+                    self.sent_as_is.push(Sent::Frame(frame.clone()));
+                    self.sent(frame, again);
                 }
-                Output::Ping => self.lines.push("ping".to_owned()),
+                Output::Ping => {
+                    self.lines.push("ping".to_owned());
+                    self.sent_as_is.push(Sent::Ping);
+                }
                 Output::Event(event) => self.events.push(event),
                 Output::Timeout(deadline) => {
                     assert!(deadline.is_none_or(|at| at > self.now), "a deadline that has passed");

@@ -1,6 +1,6 @@
 //! Reads the recorded sessions of `tests/data/captures` (its README says what they are).
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -68,6 +68,8 @@ pub(crate) enum Operation {
 pub(crate) struct Line {
     /// Capture and line number, for failure messages.
     pub(crate) place: String,
+    /// When it reached the relay, from the first line on.
+    pub(crate) at: Duration,
     /// Sender and receiver.
     pub(crate) direction: Direction,
     /// What it is.
@@ -76,6 +78,10 @@ pub(crate) struct Line {
     pub(crate) text: String,
     /// The bytes of a binary frame; empty otherwise.
     pub(crate) bytes: Bytes,
+    /// The operation of an API call; empty otherwise.
+    pub(crate) call: String,
+    /// How often the relay passed it on to the other end.
+    pub(crate) passed_on: usize,
 }
 
 /// One recorded session.
@@ -98,6 +104,13 @@ impl Recording {
         files.iter().map(|path| Self::read(path)).collect()
     }
 
+    /// Reads one of them.
+    pub(crate) fn of(name: &str) -> Self {
+        Self::read(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/captures").join(name).with_extension("jsonl"),
+        )
+    }
+
     fn read(path: &Path) -> Self {
         let name = path.file_stem().expect("a file name").to_string_lossy().into_owned();
         let text = std::fs::read_to_string(path).expect("a readable capture");
@@ -111,17 +124,29 @@ impl Line {
     fn read(place: String, line: &str) -> Self {
         #[derive(Deserialize)]
         struct Raw {
+            ms: f64,
             dir: Direction,
             op: Operation,
             #[serde(default)]
             text: String,
             #[serde(default)]
             base64: String,
+            #[serde(default)]
+            call: String,
+            relayed: Option<bool>,
+            #[serde(default)]
+            chaos: String,
         }
         let raw: Raw = serde_json::from_str(line).unwrap_or_else(|error| panic!("{place}: {error}"));
         let bytes = unbase64(&raw.base64);
         assert_eq!(raw.op == Operation::Binary, !bytes.is_empty(), "{place}");
-        Self { place, direction: raw.dir, operation: raw.op, text: raw.text, bytes }
+        let passed_on = match (raw.relayed, raw.chaos.as_str()) {
+            (Some(false), _) => 0,
+            (_, "dup") => 2,
+            _ => 1,
+        };
+        let at = Duration::from_secs_f64(raw.ms / 1000.0);
+        Self { place, at, direction: raw.dir, operation: raw.op, text: raw.text, bytes, call: raw.call, passed_on }
     }
 }
 
