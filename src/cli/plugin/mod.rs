@@ -244,7 +244,8 @@ fn plan(invocation: &Invocation, args: &Args) -> Result<PlannedForward, Report> 
         destination: Destination::default(),
         target: None,
     };
-    let mut forward = PlannedForward::of(spec, args)?;
+    // What is left to be wrong is a value of a variable.
+    let mut forward = PlannedForward::of(spec, args).map_err(|report| report.with_hint(variables::HINT))?;
     forward.request.document.clone_from(&invocation.document);
     // Given by whoever has the session; the environment is for what they leave open.
     let Started { session_id: _, region, profile, endpoint_url } = &invocation.started;

@@ -12,8 +12,8 @@ use crate::cli::{
 };
 
 /// What can be done about one of them.
-const HINT: &str = "correct or unset that variable: in place of session-manager-plugin ssmfwd takes its options from the \
-     environment; the session has been given up";
+pub(super) const HINT: &str = "in place of session-manager-plugin ssmfwd takes its options from the environment \
+     (SSMFWD_LINGER is --linger): correct that variable, or unset it";
 
 /// The options whose variables count.
 const OPTIONS: [&str; 22] = [
