@@ -93,7 +93,7 @@ pub(super) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let started = Some(&invocation.started);
-    let settings = Settings::read(invocation.target.as_deref(), &own);
+    let settings = Settings::read(&own);
     let planned = settings.and_then(|settings| Ok((plan(&invocation, &settings.args)?, settings)));
     let (forward, settings) = match planned {
         Ok(planned) => planned,
@@ -247,6 +247,8 @@ fn plan(invocation: &Invocation, args: &Args) -> Result<PlannedForward, Report> 
     // What is left to be wrong is a value of a variable.
     let mut forward = PlannedForward::of(spec, args).map_err(|report| report.with_hint(variables::HINT))?;
     forward.request.document.clone_from(&invocation.document);
+    // Of whatever form: the service has taken it. What is said of one that nobody has named says so.
+    forward.request.target = invocation.target.clone().unwrap_or_else(|| "the target".to_owned());
     // Given by whoever has the session; the environment is for what they leave open.
     let Started { session_id: _, region, profile, endpoint_url } = &invocation.started;
     let access = &mut forward.access;

@@ -53,15 +53,14 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Reads them: `taken` out of the environment, or in it.
-    pub(super) fn read(target: Option<&str>, taken: &OwnVariables) -> Result<Self, Report> {
-        Self::of(target, |name| taken.get(name).or_else(|| std::env::var_os(name)))
-    }
-
-    fn of(target: Option<&str>, variable: impl Fn(&OsStr) -> Option<OsString>) -> Result<Self, Report> {
-        // Of a shell: it has options of its own, and all the others are read beside them.
-        let words = ["ssmfwd", "shell", "--target", target.unwrap_or("i-00000000000000000")].map(OsString::from);
+    pub(super) fn read(taken: &OwnVariables) -> Result<Self, Report> {
+        // Of a shell: it has options of its own, and all the others are read beside them. Its target stands for any.
+        let words = ["ssmfwd", "shell", "--target", "i-00000000000000000"].map(OsString::from);
         // One that is empty counts as not set.
-        let variable = |name: &OsStr| if counts(name) { variable(name) } else { Some(OsString::new()) };
+        let variable = |name: &OsStr| {
+            let value = || taken.get(name).or_else(|| std::env::var_os(name));
+            if counts(name) { value() } else { Some(OsString::new()) }
+        };
         let args = Args::read(words, variable).map_err(|error| {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default();

@@ -66,6 +66,21 @@ async fn a_variable_that_cannot_be_used_costs_no_session() {
     }
 }
 
+/// The service has taken it, so it is one.
+#[tokio::test]
+async fn a_target_of_a_form_that_is_not_known_is_no_mistake() {
+    let (world, echo) = (World::ideal(), Destination::echo().await);
+    let caller = Caller::of_port(&world, echo.port).await;
+    let mut arguments = caller.arguments();
+    arguments[4] = r#"{"Target":"i-of/another kind:@"}"#.to_owned();
+    let program = Program::start(caller.command(&world, &arguments));
+    connect(&program).await.echo(b"hello").await;
+    program.signal(Signal::INT);
+    let ended = program.exit().await.expect_status(0);
+    assert_eq!(ended.stderr, "");
+    world.settled().await;
+}
+
 /// They were set for forwards, of which there is none here.
 #[tokio::test]
 async fn variables_of_what_is_not_done_here_do_not_matter() {
