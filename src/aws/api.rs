@@ -110,6 +110,10 @@ impl Aws {
 
     async fn resume_session(&self, session: &SessionId) -> Result<Option<Grant>, ControlError> {
         let call = Call { operation: "ResumeSession", resource: &session.0 };
+        if self.credentials.never_come() {
+            // This is no outage: nobody can bring any by logging in.
+            return Err(call.error(ControlErrorKind::InvalidRequest, "there are no credentials to resume it with"));
+        }
         self.credentials.fresh(credentials::WAIT).await.map_err(|error| call.no_credentials(&error))?;
         let sent = self.client.resume_session().session_id(&session.0).customize();
         let answer = match sent.config_override(super::resume_override()).send().await {

@@ -151,6 +151,11 @@ impl CachedCredentials {
         Self(Arc::new(Cache { provider, exchange, state: Mutex::default() }))
     }
 
+    /// Whether there is nowhere that credentials could come from.
+    pub(super) fn never_come(&self) -> bool {
+        self.0.provider.is_none()
+    }
+
     /// Credentials that outlast a call, waited for at most for `wait`.
     pub(super) async fn get(&self, wait: Duration) -> Result<Credentials, Arc<CredentialsError>> {
         self.wanted(Want::Valid, wait).await

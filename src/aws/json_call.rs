@@ -1,7 +1,7 @@
 //! One call of a [`JsonService`]: AWS JSON 1.1, on the SDK's own orchestrator, which brings timeouts, retries and the
 //! HTTP client. The services' own SDK crates would cost minutes to build, for a few calls.
 
-use std::time::SystemTime;
+use std::{fmt, time::SystemTime};
 
 use aws_credential_types::Credentials;
 use aws_sigv4::{
@@ -23,7 +23,7 @@ use aws_smithy_runtime_api::{
                 BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut, InterceptorContext,
             },
         },
-        orchestrator::{HttpRequest, HttpResponse, OrchestratorError},
+        orchestrator::{HttpRequest, HttpResponse, OrchestratorError, SensitiveOutput},
         retries::classifiers::{ClassifyRetry, RetryAction},
         runtime_components::RuntimeComponents,
     },
@@ -51,7 +51,10 @@ pub(super) struct Refusal {
 
 impl Aws {
     /// Makes one call. `refused` learns the code of a refusal, which the error itself shows only in words.
-    pub(super) async fn call_json<O: DeserializeOwned>(
+    ///
+    /// The answer may be a secret: it is read where it lies, and the SDK is told not to log it. So `O` must not show any
+    /// in its `Debug`.
+    pub(super) async fn call_json<O: DeserializeOwned + fmt::Debug + Send + Sync + 'static>(
         &self,
         service: &'static JsonService,
         call: Call<'_>,
@@ -99,10 +102,11 @@ impl Aws {
         let orchestrated =
             orchestrated.serializer(move |body: String| request(service, operation, body)).deserializer(answer).build();
         match orchestrated.invoke(body).await {
-            Ok(answer) => serde_json::from_value(answer).map_err(|error| {
+            Ok(Answer::Good(answer)) => Ok(answer),
+            Ok(Answer::Strange(error)) => {
                 let message = format!("the answer is not what {} answers", service.id);
-                call.caused(ControlErrorKind::BadAnswer, message, &error)
-            }),
+                Err(call.caused(ControlErrorKind::BadAnswer, message, &error))
+            }
             Err(error) => {
                 let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
                 refused.code = code.unwrap_or_default().to_owned();
@@ -124,13 +128,26 @@ fn request(service: &JsonService, operation: &str, body: String) -> Result<HttpR
     Ok(request)
 }
 
-/// The JSON of an answer, or the code and the text of a refusal.
-fn answer(response: &HttpResponse) -> Result<Value, OrchestratorError<ErrorMetadata>> {
+/// JSON that is no refusal.
+#[derive(Debug)]
+enum Answer<O> {
+    Good(O),
+    /// Of another form than was expected.
+    Strange(serde_json::Error),
+}
+
+/// The answer, or the code and the text of a refusal. Nothing is copied of an answer but what it becomes: a key that it
+/// holds is wiped with that. What is below is not ours to wipe, the body and the buffers of HTTP and TLS.
+fn answer<O: DeserializeOwned>(response: &HttpResponse) -> Result<Answer<O>, OrchestratorError<ErrorMetadata>> {
     let body = response.body().bytes().unwrap_or_default();
-    let value: Value = serde_json::from_slice(body).map_err(OrchestratorError::other)?;
     if response.status().is_success() {
-        return Ok(value);
+        return match serde_json::from_slice(body) {
+            Ok(answer) => Ok(Answer::Good(answer)),
+            Err(error) if error.is_data() => Ok(Answer::Strange(error)),
+            Err(error) => Err(OrchestratorError::other(error)),
+        };
     }
+    let value: Value = serde_json::from_slice(body).map_err(OrchestratorError::other)?;
     let text = |name: &str| value.get(name).and_then(Value::as_str);
     // As `com.amazonaws.ecs#ClusterNotFoundException`, in the header with a URL behind a colon.
     let code = response.headers().get("x-amzn-errortype").or_else(|| text("__type")).unwrap_or_default();
@@ -142,7 +159,7 @@ fn answer(response: &HttpResponse) -> Result<Value, OrchestratorError<ErrorMetad
     Err(OrchestratorError::operation(ErrorMetadata::builder().code(code).message(message).build()))
 }
 
-/// Signs every try, and learns the time from every answer.
+/// Signs every try, says that the answer is nobody else's business, and learns the time from every answer.
 #[derive(Debug)]
 struct Signer {
     service: &'static JsonService,
@@ -184,8 +201,9 @@ impl Intercept for Signer {
         &self,
         context: &mut BeforeTransmitInterceptorContextMut<'_>,
         _: &RuntimeComponents,
-        _: &mut ConfigBag,
+        config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        config.interceptor_state().store_put(SensitiveOutput);
         self.sign(context.request_mut(), self.exchange.now())
     }
 

@@ -31,6 +31,7 @@ mod modes;
 mod outage;
 mod payloads;
 mod picker;
+mod plugin;
 mod pool;
 mod proxies;
 mod refusals;

@@ -2,6 +2,8 @@
 
 mod commands;
 mod credentials;
+#[cfg(target_os = "linux")]
+mod shells;
 
 use ssmfwd::emulator::Action;
 

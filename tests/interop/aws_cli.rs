@@ -13,12 +13,12 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    program::{client, text},
+    program::{AwsCli, text},
     tunnel::{Aws, TARGET, Tunnel, live_sessions},
 };
 
 fn aws(aws: &Aws, arguments: &[&str]) -> Command {
-    let mut command = client("aws", "awscli");
+    let mut command = AwsCli::V1.client();
     command.envs(aws.env()).env("PATH", path_without_plugin()).env_remove("AWS_PROFILE").stdin(Stdio::null());
     command.args(arguments).args(["--output", "json"]);
     command

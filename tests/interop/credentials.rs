@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    program::{client, find, text, write},
+    program::{AwsCli, text, write},
     terminal::Terminal,
     tunnel::{Aws, TARGET, programs},
 };
@@ -78,7 +78,7 @@ impl Home {
     }
 
     fn get_caller_identity(&self, aws: &Aws) -> Command {
-        let mut command = client("aws", "awscli");
+        let mut command = AwsCli::V1.client();
         self.of(&mut command, aws);
         command.args(GET_CALLER_IDENTITY);
         command
@@ -101,7 +101,7 @@ fn emulator(codes: &[&str]) -> Aws {
 #[test]
 fn the_emulated_sts_is_one_to_the_aws_cli() {
     let aws = emulator(&[]);
-    let mut command = client("aws", "awscli");
+    let mut command = AwsCli::V1.client();
     command.envs(aws.env()).args(["sts", "get-caller-identity", "--output", "json"]);
     let answer: Value = serde_json::from_str(&text(&mut command)).expect("JSON");
     assert_eq!(
@@ -130,7 +130,7 @@ async fn ssmfwd_needs_no_code_after_the_aws_cli() {
     let aws = emulator(&["123456"]);
     let home = Home::new(&aws);
     // It reads the code from its terminal.
-    let mut asking = Command::new(find("aws", "awscli"));
+    let mut asking = Command::new(AwsCli::V1.path());
     asking.envs(std::env::vars_os());
     home.of(&mut asking, &aws);
     asking.args(GET_CALLER_IDENTITY);

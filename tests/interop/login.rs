@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::{
     browser::Browser,
-    program::{client, text, write},
+    program::{AwsCli, client, text, write},
     service::{Pipe, Service},
     tunnel::{Aws, TARGET, live_sessions, programs},
 };
@@ -59,7 +59,7 @@ impl Office {
 
     /// `aws ... --profile PROFILE`, which must succeed.
     fn aws(&self, profile: &str, arguments: &[&str]) -> Value {
-        let mut command = self.at_home(client("aws", "awscli"));
+        let mut command = self.at_home(AwsCli::V1.client());
         command.args(arguments).args(["--profile", profile, "--output", "json"]);
         serde_json::from_str(&text(&mut command)).expect("JSON")
     }
@@ -125,7 +125,7 @@ fn the_aws_cli_and_ssmfwd_share_a_login() {
     token["expiresAt"] = "2023-11-14T22:13:20Z".into();
     write(file, token.to_string());
     let accounts = {
-        let mut aws = office.at_home(client("aws", "awscli"));
+        let mut aws = office.at_home(AwsCli::V1.client());
         aws.args(["ssm", "terminate-session", "--session-id", "user-0", "--profile", "dev"]);
         aws.output().expect("it can be started")
     };
@@ -133,7 +133,7 @@ fn the_aws_cli_and_ssmfwd_share_a_login() {
     assert!(complaint.contains("DoesNotExistException"), "it did not get as far as the API: {complaint}");
     assert_eq!(office.calls("CreateToken"), 2);
     let who = {
-        let mut aws = office.at_home(client("aws", "awscli"));
+        let mut aws = office.at_home(AwsCli::V1.client());
         aws.args(["sts", "get-caller-identity", "--profile", "dev", "--output", "json"]);
         aws.output().expect("it can be started")
     };

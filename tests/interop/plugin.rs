@@ -1,4 +1,6 @@
-//! The AWS CLI, which finds our program where it looks for session-manager-plugin.
+//! The AWS CLI, both generations of it, which finds our program where it looks for session-manager-plugin. Those of today
+//! pass the token in a variable, Debian 12's in the arguments, and `ecs execute-command` always does
+//! (`proto-notes/plugin.md#two-generations`).
 
 use std::{
     fs,
@@ -15,7 +17,7 @@ use tempfile::TempDir;
 
 use super::{
     openssh::Server,
-    program::{client, find, text, write},
+    program::{AwsCli, client, text, write},
     terminal::Terminal,
     tunnel::{Aws, TARGET, live_sessions, programs},
 };
@@ -38,16 +40,22 @@ impl World {
     }
 
     /// The AWS CLI. It ends at the end of a test, whatever happens.
-    fn aws(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(find("aws", "awscli"));
+    fn aws(&self, cli: AwsCli, words: &[&str]) -> Command {
+        let mut command = Command::new(cli.path());
         let path = std::env::var("PATH").unwrap_or_default();
-        command.envs(std::env::vars_os()).envs(self.aws.env()).args(words);
+        command.envs(std::env::vars_os()).envs(self.aws.env());
+        // Not all know the variable.
+        command.args(["--endpoint-url", self.endpoint()]).args(words);
         command.env("PATH", format!("{}:{path}", self.folder.path().display()));
         command
     }
 
-    fn start_session(&self, document: Option<&str>, parameters: &str) -> Command {
-        let mut command = self.aws(&["ssm", "start-session", "--target", TARGET]);
+    fn endpoint(&self) -> &str {
+        &self.aws.env()["AWS_ENDPOINT_URL"]
+    }
+
+    fn start_session(&self, cli: AwsCli, document: Option<&str>, parameters: &str) -> Command {
+        let mut command = self.aws(cli, &["ssm", "start-session", "--target", TARGET]);
         if let Some(document) = document {
             command.args(["--document-name", document, "--parameters", parameters]);
         }
@@ -63,7 +71,7 @@ impl World {
         let text = "#!/bin/sh\ncase $1 in --version) echo 1.2.3.0;; *) printf %s \"$1\" >\"$ANSWER\";; esac\n";
         write(&script, text);
         fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).expect("ours");
-        let mut command = self.start_session(Some(document), parameters);
+        let mut command = self.start_session(AwsCli::V1, Some(document), parameters);
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", folder.display())).env("ANSWER", &file);
         assert!(command.status().expect("it starts").success());
@@ -80,7 +88,7 @@ impl World {
 
     /// The rest of the arguments, as the AWS CLI passes them.
     fn rest(&self) -> [String; 3] {
-        [String::new(), format!(r#"{{"Target":"{TARGET}"}}"#), self.aws.env()["AWS_ENDPOINT_URL"].clone()]
+        [String::new(), format!(r#"{{"Target":"{TARGET}"}}"#), self.endpoint().to_owned()]
     }
 
     /// Nothing is left, and nothing was done against the protocol.
@@ -91,15 +99,26 @@ impl World {
     }
 }
 
-/// What the kernel shows of the processes under one: their arguments and their environments.
-fn processes_under(parent: u32) -> Vec<(String, String)> {
-    let read = |pid: &str, name: &str| {
-        fs::read(Path::new("/proc").join(pid).join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let children = read(&parent.to_string(), &format!("task/{parent}/children")).unwrap_or_default();
-    let child = |pid: &str| Some((read(pid, "cmdline").ok()?, read(pid, "environ").ok()?));
-    let deeper = children.split_whitespace().filter_map(|pid| pid.parse().ok()).flat_map(processes_under);
-    children.split_whitespace().filter_map(child).chain(deeper).collect()
+/// What the kernel shows of a process and of those under it: their arguments and their environments.
+fn processes_of(pid: u32) -> Vec<(String, String)> {
+    let folder = Path::new("/proc").join(pid.to_string());
+    let read = |name: &str| fs::read(folder.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let children = read(&format!("task/{pid}/children")).unwrap_or_default();
+    let this = read("cmdline").ok().zip(read("environ").ok());
+    let below = children.split_whitespace().filter_map(|pid| pid.parse().ok()).flat_map(processes_of);
+    this.into_iter().chain(below).collect()
+}
+
+/// Our program is among the processes of the AWS CLI, and the token is in none of them for others to see.
+fn nobody_sees_the_token(pid: u32) {
+    let seen = processes_of(pid);
+    let ours = |(arguments, _): &&(String, String)| arguments.starts_with("session-manager-plugin\0");
+    assert_eq!(seen.iter().filter(ours).count(), 1, "{seen:?}");
+    for (arguments, environment) in &seen {
+        for text in [arguments, environment] {
+            assert!(!text.to_lowercase().contains("tokenvalue"), "{arguments}");
+        }
+    }
 }
 
 /// A server that answers with what it was sent.
@@ -118,7 +137,16 @@ fn echo() -> u16 {
 }
 
 #[test]
-fn ports_are_forwarded_and_the_token_is_nowhere_to_be_seen() {
+fn ports_are_forwarded_and_the_token_is_nowhere_to_be_seen_by_v1() {
+    ports_are_forwarded(AwsCli::V1);
+}
+
+#[test]
+fn ports_are_forwarded_and_the_token_is_nowhere_to_be_seen_by_v2() {
+    ports_are_forwarded(AwsCli::V2);
+}
+
+fn ports_are_forwarded(cli: AwsCli) {
     let world = World::start(&[]);
     let port = echo();
     for (document, parameters) in [
@@ -127,7 +155,7 @@ fn ports_are_forwarded_and_the_token_is_nowhere_to_be_seen() {
     ] {
         use std::os::unix::process::CommandExt as _;
 
-        let mut command = world.start_session(Some(document), &parameters);
+        let mut command = world.start_session(cli, Some(document), &parameters);
         // Ctrl-C is for all of a job.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it can be started");
@@ -146,11 +174,7 @@ fn ports_are_forwarded_and_the_token_is_nowhere_to_be_seen() {
         }
         drop(socket);
 
-        let seen = processes_under(child.id());
-        assert!(seen.iter().any(|(arguments, _)| arguments.contains("session-manager-plugin")), "{seen:?}");
-        for (arguments, environment) in &seen {
-            assert!(!arguments.contains("TokenValue") && !environment.contains("TokenValue"), "{arguments}");
-        }
+        nobody_sees_the_token(child.id());
 
         kill_process_group(Pid::from_child(&child), Signal::INT).expect("it runs");
         let rest: Vec<_> = lines.collect();
@@ -238,77 +262,105 @@ fn a_command_has_its_streams_and_its_status() {
     world.end();
 }
 
+/// A status that is not 0 is an error to the AWS CLI. It shows how it has called us, and so do those the token that pass it
+/// in the arguments: of a session that is over.
 #[test]
 fn a_busy_port_is_an_error_and_costs_no_session() {
-    let world = World::start(&[]);
-    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let local = busy.local_addr().expect("an address").port();
-    let parameters = format!(r#"{{"portNumber":["9"],"localPortNumber":["{local}"]}}"#);
-    let output = world.start_session(Some("AWS-StartPortForwardingSession"), &parameters).output().expect("it starts");
-    assert!(!output.status.success());
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(complaint.contains("Address already in use") && !complaint.contains("TokenValue"), "{complaint}");
-    world.end();
+    for cli in [AwsCli::V1, AwsCli::V2] {
+        let world = World::start(&[]);
+        let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let local = busy.local_addr().expect("an address").port();
+        let parameters = format!(r#"{{"portNumber":["9"],"localPortNumber":["{local}"]}}"#);
+        let mut command = world.start_session(cli, Some("AWS-StartPortForwardingSession"), &parameters);
+        let output = command.output().expect("it starts");
+        assert_eq!(output.status.code(), Some(255));
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(complaint.contains("Address already in use"), "{complaint}");
+        assert!(complaint.contains("returned non-zero exit status 3"), "{complaint}");
+        let (ours, _) = complaint.split_once("Command '").expect("it shows it");
+        assert!(!ours.contains("TokenValue"), "{ours}");
+        world.end();
+    }
 }
 
 #[test]
 fn ssh_goes_through_the_aws_cli() {
-    let (world, server) = (World::start(&[]), Server::start());
-    let proxy = format!(
-        r#"ProxyCommand={} ssm start-session --target %h --document-name AWS-StartSSHSession --parameters portNumber=%p"#,
-        find("aws", "awscli").display()
-    );
-    let mut ssh = client("ssh", "openssh-client");
-    ssh.envs(world.aws.env()).env_remove("SSH_AUTH_SOCK");
-    let path = std::env::var("PATH").unwrap_or_default();
-    ssh.env("PATH", format!("{}:{path}", world.folder.path().display()));
-    ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"]);
-    ssh.args([
-        "-o",
-        "LogLevel=ERROR",
-        "-o",
-        "IdentitiesOnly=yes",
-        "-o",
-        &format!("Port={}", server.port),
-        "-o",
-        &proxy,
-    ]);
-    ssh.arg("-o").arg(format!("UserKnownHostsFile={}", server.file("known").display()));
-    ssh.arg("-i").arg(server.file("user"));
-    let user = text(client("id", "coreutils").arg("-un"));
-    assert_eq!(text(ssh.args([&format!("{user}@{TARGET}"), "echo reached"])), "reached");
+    let server = Server::start();
+    for cli in [AwsCli::V1, AwsCli::V2] {
+        let world = World::start(&[]);
+        let proxy = format!(
+            "ProxyCommand={} --endpoint-url {} ssm start-session --target %h --document-name AWS-StartSSHSession \
+             --parameters portNumber=%p",
+            cli.path().display(),
+            world.endpoint()
+        );
+        let mut ssh = client("ssh", "openssh-client");
+        ssh.envs(world.aws.env()).env_remove("SSH_AUTH_SOCK");
+        let path = std::env::var("PATH").unwrap_or_default();
+        ssh.env("PATH", format!("{}:{path}", world.folder.path().display()));
+        let (port, known) = (server.port, server.file("known"));
+        for option in [
+            "BatchMode=yes",
+            "StrictHostKeyChecking=accept-new",
+            "LogLevel=ERROR",
+            "IdentitiesOnly=yes",
+            &format!("Port={port}"),
+            &proxy,
+            &format!("UserKnownHostsFile={}", known.display()),
+        ] {
+            ssh.args(["-o", option]);
+        }
+        ssh.args(["-F", "none", "-i"]).arg(server.file("user"));
+        let user = text(client("id", "coreutils").arg("-un"));
+        assert_eq!(text(ssh.args([&format!("{user}@{TARGET}"), "echo reached"])), "reached", "{cli:?}");
+        world.end();
+    }
     server.end();
-    world.end();
+}
+
+#[tokio::test]
+async fn shells_are_opened_by_v1() {
+    shells_are_opened(AwsCli::V1).await;
+}
+
+#[tokio::test]
+async fn shells_are_opened_by_v2() {
+    shells_are_opened(AwsCli::V2).await;
 }
 
 /// In the clear, and encrypted.
-#[tokio::test]
-async fn shells_are_opened() {
+async fn shells_are_opened(cli: AwsCli) {
     for switches in [&[][..], &["--kms-key", "alias/sessions"]] {
         let world = World::start(switches);
-        let mut terminal = Terminal::start(&world.start_session(None, ""));
+        let mut terminal = Terminal::start(&world.start_session(cli, None, ""));
         terminal.until("Starting session with SessionId: ").await;
-        terminal.types("stty size; echo it is a\"\" shell; exit\r").await;
+        terminal.types("stty size; echo it is a\"\" shell\r").await;
+        terminal.until("it is a shell\r\n").await;
+        nobody_sees_the_token(terminal.id());
+        terminal.types("exit\r").await;
         let (status, shown) = terminal.end().await;
         assert_eq!(status, Some(0), "{shown}");
-        assert!(shown.contains("24 80\r\n") && shown.contains("it is a shell\r\n"), "{shown}");
-        assert!(shown.contains("Exiting session with sessionId: "), "{shown}");
+        assert!(shown.contains("24 80\r\n") && shown.contains("Exiting session with sessionId: "), "{shown}");
         world.end();
     }
 }
 
 #[tokio::test]
 async fn commands_run_in_containers() {
-    let world = World::start(&["--ecs", ECS]);
-    let task = "0f9de17a6465404e8b1b2356dc13c2f8";
-    let words = ["ecs", "execute-command", "--cluster", "prod", "--task", task, "--container", "app"];
-    let mut command = world.aws(&words);
-    command.args(["--interactive", "--command", "sh"]);
-    let mut terminal = Terminal::start(&command);
-    terminal.until("Starting session with SessionId: ecs-execute-command-").await;
-    terminal.types("echo in a\"\" container; exit\r").await;
-    let (status, shown) = terminal.end().await;
-    assert_eq!(status, Some(0), "{shown}");
-    assert!(shown.contains("in a container\r\n"), "{shown}");
-    world.end();
+    for cli in [AwsCli::V1, AwsCli::V2] {
+        let world = World::start(&["--ecs", ECS]);
+        let task = "0f9de17a6465404e8b1b2356dc13c2f8";
+        let words = ["ecs", "execute-command", "--cluster", "prod", "--task", task, "--container", "app"];
+        let mut command = world.aws(cli, &words);
+        command.args(["--interactive", "--command", "sh"]);
+        let mut terminal = Terminal::start(&command);
+        terminal.until("Starting session with SessionId: ecs-execute-command-").await;
+        terminal.types("echo in a\"\" container\r").await;
+        terminal.until("in a container\r\n").await;
+        nobody_sees_the_token(terminal.id());
+        terminal.types("exit\r").await;
+        let (status, shown) = terminal.end().await;
+        assert_eq!(status, Some(0), "{shown}");
+        world.end();
+    }
 }

@@ -9,7 +9,10 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
     thread,
 };
 
@@ -36,6 +39,55 @@ fn postgresql_folders() -> Vec<PathBuf> {
     folders.sort();
     folders.reverse();
     folders
+}
+
+/// The AWS CLI, of which there are two generations with one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AwsCli {
+    /// Of PyPI. It knows `AWS_ENDPOINT_URL`.
+    V1,
+    /// Of Debian, or of AWS. Debian 12's does not know it.
+    V2,
+}
+
+impl AwsCli {
+    /// Where it is: the first on PATH whose version it is, or where the gate installs what PATH has not.
+    pub(crate) fn path(self) -> &'static Path {
+        static FOUND: OnceLock<Vec<(String, PathBuf)>> = OnceLock::new();
+        let found = FOUND.get_or_init(|| {
+            let path = env::var_os("PATH").unwrap_or_default();
+            let gate = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/ci-aws-cli/bin");
+            let mut files: Vec<_> = env::split_paths(&path).chain([gate]).map(|folder| folder.join("aws")).collect();
+            files.retain(|file| file.is_file());
+            // Of two that are one and the same, links included, one will do.
+            let mut known = Vec::new();
+            files.retain(|file| {
+                let real = file.canonicalize().unwrap_or_else(|_| file.clone());
+                !known.contains(&real) && {
+                    known.push(real);
+                    true
+                }
+            });
+            let version = |file: &PathBuf| {
+                let said = Command::new(file).arg("--version").output().expect("it can be started");
+                // The oldest said it on stderr.
+                String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned()
+            };
+            files.into_iter().map(|file| (version(&file), file)).collect()
+        });
+        let (start, remedy) = match self {
+            Self::V1 => ("aws-cli/1.", "PyPI's package awscli, on PATH or in target/ci-aws-cli"),
+            Self::V2 => ("aws-cli/2.", "the Debian package awscli"),
+        };
+        let fitting = found.iter().find(|(version, _)| version.starts_with(start));
+        let (_, file) = fitting.unwrap_or_else(|| panic!("no {start}x is installed: this test needs {remedy}"));
+        file
+    }
+
+    /// It, as a program that ends by itself or after [`LIMIT`].
+    pub(crate) fn client(self) -> Command {
+        limited(self.path())
+    }
 }
 
 /// A client program, which ends by itself or after [`LIMIT`].

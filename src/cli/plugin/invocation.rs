@@ -38,18 +38,32 @@ pub(super) enum Wanted {
 /// A session that somebody has started for us.
 #[derive(Debug)]
 pub(super) struct Invocation {
-    pub(super) session_id: String,
+    pub(super) started: Started,
     pub(super) token: Token,
     pub(super) stream_url: String,
-    pub(super) region: String,
-    /// `None`: what the environment says.
-    pub(super) profile: Option<String>,
     /// What the session was started on. Whoever passes no request does not say.
     pub(super) target: Option<String>,
     /// The document it was started with, if one was named.
     pub(super) document: Option<String>,
+}
+
+/// Which session it is, and whose: what it takes to end it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Started {
+    pub(super) session_id: String,
+    /// `None`: what the environment says. So it is with the others.
+    pub(super) region: Option<String>,
+    pub(super) profile: Option<String>,
     /// Where the calls of SSM go.
     pub(super) endpoint_url: Option<String>,
+}
+
+/// Arguments that cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) misuse: Misuse,
+    /// The session that they name all the same: nobody else will end it.
+    pub(super) started: Option<Started>,
 }
 
 /// Why the arguments cannot be used. Never repeats them: they hold a token.
@@ -75,68 +89,56 @@ impl Wanted {
     pub(super) fn read(
         arguments: impl IntoIterator<Item = OsString>,
         take: impl FnOnce(&str) -> Option<OsString>,
-    ) -> Result<Self, Misuse> {
+    ) -> Result<Self, Refused> {
         let arguments: Vec<_> = arguments.into_iter().collect();
-        match &arguments[..] {
-            [] => Ok(Self::Presence),
-            [only] if only == "--version" => Ok(Self::Version),
-            [answer, region, operation, rest @ ..] => {
-                let text = |position: usize, argument: &OsStr| {
-                    argument.to_str().map(str::to_owned).ok_or(Misuse::NotUnicode(position))
-                };
-                if operation != OPERATION {
-                    return Err(Misuse::Operation);
-                }
-                let optional = |index: usize| match rest.get(index) {
-                    Some(argument) => text(index + 4, argument).map(|text| Some(text).filter(|text| !text.is_empty())),
-                    None => Ok(None),
-                };
-                let answer = Answer::read(text(1, answer)?, take)?;
-                let request = optional(1)?.and_then(|request| serde_json::from_str::<Map<_, _>>(&request).ok());
-                let request = request.unwrap_or_default();
-                let endpoint_url = optional(2)?.filter(|url| answer.from_ssm || is_ssm(url));
-                Ok(Self::Session(Box::new(Invocation {
-                    session_id: answer.session_id,
-                    token: answer.token,
-                    stream_url: answer.stream_url,
-                    region: text(2, region)?,
-                    profile: optional(0)?,
-                    target: field(&request, "Target"),
-                    document: field(&request, "DocumentName"),
-                    endpoint_url,
-                })))
-            }
-            others => Err(Misuse::Count(others.len())),
+        let [first, rest @ ..] = &arguments[..] else { return Ok(Self::Presence) };
+        if rest.is_empty() && first == "--version" {
+            return Ok(Self::Version);
         }
-    }
-}
-
-/// What StartSession answered.
-struct Answer {
-    session_id: String,
-    token: Token,
-    stream_url: String,
-    /// In the spelling of SSM. ECS has another one, and passes the endpoint of ECS.
-    from_ssm: bool,
-}
-
-impl Answer {
-    fn read(argument: String, take: impl FnOnce(&str) -> Option<OsString>) -> Result<Self, Misuse> {
-        let json = if argument.starts_with(RESPONSE_VARIABLE) {
-            let value = take(&argument).and_then(|value| value.into_string().ok());
-            value.ok_or(Misuse::NoVariable(argument))?
-        } else {
-            argument
-        };
-        let answer: Map<String, Value> = serde_json::from_str(&json).map_err(|_| Misuse::NotJson)?;
-        let needed = |name| field(&answer, name).ok_or(Misuse::Missing(name));
-        Ok(Self {
-            session_id: needed("SessionId")?,
+        let answer = answer(first, take);
+        let session_id = answer.as_ref().ok().and_then(|answer| field(answer, "SessionId"));
+        let text = |index: usize| rest.get(index).and_then(|text| text.to_str()).filter(|text| !text.is_empty());
+        let started = session_id.map(|session_id| Started {
+            session_id,
+            region: text(0).map(str::to_owned),
+            profile: text(2).map(str::to_owned),
+            // ECS has a spelling of its own, and passes the endpoint of ECS.
+            endpoint_url: text(4)
+                .filter(|url| is_ssm(url) || answer.as_ref().is_ok_and(|answer| answer.contains_key("SessionId")))
+                .map(str::to_owned),
+        });
+        let refused = |misuse| Refused { misuse, started: started.clone() };
+        match rest {
+            [_, operation, ..] if operation == OPERATION => {}
+            [_, _, ..] => return Err(refused(Misuse::Operation)),
+            _ => return Err(refused(Misuse::Count(arguments.len()))),
+        }
+        if let Some(index) = rest.iter().take(5).position(|argument| argument.to_str().is_none()) {
+            return Err(refused(Misuse::NotUnicode(index + 2)));
+        }
+        let answer = answer.map_err(&refused)?;
+        let needed = |name| field(&answer, name).ok_or_else(|| refused(Misuse::Missing(name)));
+        let started = started.clone().ok_or_else(|| refused(Misuse::Missing("SessionId")))?;
+        let request = text(3).and_then(|request| serde_json::from_str::<Map<_, _>>(request).ok()).unwrap_or_default();
+        Ok(Self::Session(Box::new(Invocation {
             token: Token::new(needed("TokenValue")?),
             stream_url: needed("StreamUrl")?,
-            from_ssm: answer.contains_key("SessionId"),
-        })
+            target: field(&request, "Target"),
+            document: field(&request, "DocumentName"),
+            started,
+        })))
     }
+}
+
+/// What StartSession answered, which the first argument is or names.
+fn answer(argument: &OsStr, take: impl FnOnce(&str) -> Option<OsString>) -> Result<Map<String, Value>, Misuse> {
+    let argument = argument.to_str().ok_or(Misuse::NotUnicode(1))?;
+    if !argument.starts_with(RESPONSE_VARIABLE) {
+        return serde_json::from_str(argument).map_err(|_| Misuse::NotJson);
+    }
+    let value = take(argument).and_then(|value| value.into_string().ok());
+    let value = value.ok_or_else(|| Misuse::NoVariable(argument.to_owned()))?;
+    serde_json::from_str(&value).map_err(|_| Misuse::NotJson)
 }
 
 /// A text by its name, in whatever case that is written, if it says something.
@@ -162,7 +164,7 @@ mod tests {
     const ECS: &str =
         r#"{"sessionId":"ecs-execute-command-1","tokenValue":"secret","streamUrl":"wss://x","extra":{"a":1}}"#;
 
-    fn read(arguments: &[&str]) -> Result<Wanted, Misuse> {
+    fn read(arguments: &[&str]) -> Result<Wanted, Refused> {
         Wanted::read(arguments.iter().map(OsString::from), |_| None)
     }
 
@@ -178,22 +180,24 @@ mod tests {
         let request = r#"{"Target":"i-0123456789abcdef0","DocumentName":"AWS-StartSSHSession"}"#;
         let endpoint = "https://ssm.eu-west-1.amazonaws.com";
         let all = session(&[ANSWER, "eu-west-1", "StartSession", "dev", request, endpoint, "more"]);
-        assert_eq!(
-            (&all.session_id[..], &all.region[..], all.profile.as_deref()),
-            ("alice-1", "eu-west-1", Some("dev"))
-        );
+        let started = Started {
+            session_id: "alice-1".to_owned(),
+            region: Some("eu-west-1".to_owned()),
+            profile: Some("dev".to_owned()),
+            endpoint_url: Some(endpoint.to_owned()),
+        };
+        assert_eq!(all.started, started);
         assert_eq!(all.target.as_deref(), Some("i-0123456789abcdef0"));
         assert_eq!(all.document.as_deref(), Some("AWS-StartSSHSession"));
-        assert_eq!(all.endpoint_url.as_deref(), Some(endpoint));
         assert!(!format!("{all:?}").contains("secret"));
         let empty = session(&[ANSWER, "eu-west-1", "StartSession", "", "{}", ""]);
-        assert_eq!((empty.profile, empty.target, empty.endpoint_url), (None, None, None));
+        assert_eq!((empty.started.profile, empty.target, empty.started.endpoint_url), (None, None, None));
     }
 
     #[test]
     fn programs_of_before_profiles_pass_three() {
         let legacy = session(&[ANSWER, "eu-west-1", "StartSession"]);
-        assert_eq!((legacy.profile, legacy.target), (None, None));
+        assert_eq!((legacy.started.profile, legacy.target), (None, None));
         // A request that says nothing is no reason to let the session go: only encryption needs it.
         for request in ["", "[]", "{", r#"{"Target":7}"#] {
             assert_eq!(session(&[ANSWER, "eu-west-1", "StartSession", "", request]).target, None, "{request}");
@@ -211,8 +215,8 @@ mod tests {
             ("https://ssm-fips.us-gov-west-1.amazonaws.com", true),
         ] {
             let ecs = session(&[ECS, "eu-west-1", "StartSession", "", r#"{"Target":"ecs:a_b_c"}"#, endpoint]);
-            assert_eq!(ecs.session_id, "ecs-execute-command-1");
-            assert_eq!(ecs.endpoint_url.is_some(), used, "{endpoint}");
+            assert_eq!(ecs.started.session_id, "ecs-execute-command-1");
+            assert_eq!(ecs.started.endpoint_url.is_some(), used, "{endpoint}");
         }
     }
 
@@ -225,28 +229,51 @@ mod tests {
             asked = Some(name.to_owned());
             Some(ANSWER.into())
         });
-        assert!(matches!(wanted, Ok(Wanted::Session(invocation)) if invocation.session_id == "alice-1"));
+        assert!(matches!(wanted, Ok(Wanted::Session(invocation)) if invocation.started.session_id == "alice-1"));
         assert_eq!(asked.as_deref(), Some(name));
         let missing = read(&["AWS_SSM_START_SESSION_RESPONSE", "eu-west-1", "StartSession"]);
-        assert_eq!(missing.err(), Some(Misuse::NoVariable("AWS_SSM_START_SESSION_RESPONSE".to_owned())));
+        let misuse = Misuse::NoVariable("AWS_SSM_START_SESSION_RESPONSE".to_owned());
+        assert_eq!(missing.err(), Some(Refused { misuse, started: None }));
     }
 
     #[test]
     fn other_calls_are_named_without_what_they_pass() {
         assert!(matches!(read(&[]), Ok(Wanted::Presence)));
         assert!(matches!(read(&["--version"]), Ok(Wanted::Version)));
-        for (arguments, misuse) in [
-            (&["--help"][..], Misuse::Count(1)),
-            (&[ANSWER, "eu-west-1"], Misuse::Count(2)),
-            (&[ANSWER, "eu-west-1", "ResumeSession"], Misuse::Operation),
-            (&["[]", "eu-west-1", "StartSession"], Misuse::NotJson),
-            (&["secret", "eu-west-1", "StartSession"], Misuse::NotJson),
-            (&[r#"{"SessionId":"a"}"#, "eu-west-1", "StartSession"], Misuse::Missing("TokenValue")),
-            (&[r#"{"SessionId":"","TokenValue":"b"}"#, "r", "StartSession"], Misuse::Missing("SessionId")),
+        for (arguments, misuse, session) in [
+            (&["--help"][..], Misuse::Count(1), None),
+            (&["--version", "now"], Misuse::Count(2), None),
+            (&[ANSWER], Misuse::Count(1), Some("alice-1")),
+            (&[ANSWER, "eu-west-1"], Misuse::Count(2), Some("alice-1")),
+            (&[ANSWER, "eu-west-1", "ResumeSession"], Misuse::Operation, Some("alice-1")),
+            (&["[]", "eu-west-1", "StartSession"], Misuse::NotJson, None),
+            (&["secret", "eu-west-1", "StartSession"], Misuse::NotJson, None),
+            (&[r#"{"SessionId":"a"}"#, "eu-west-1", "StartSession"], Misuse::Missing("TokenValue"), Some("a")),
+            (&[r#"{"SessionId":"","TokenValue":"b"}"#, "r", "StartSession"], Misuse::Missing("SessionId"), None),
         ] {
-            let error = read(arguments).err();
-            assert!(!format!("{error:?}").contains("secret"));
-            assert_eq!(error, Some(misuse));
+            let refused = read(arguments).err();
+            assert!(!format!("{refused:?}").contains("secret"));
+            let Some(refused) = refused else { panic!("{arguments:?}") };
+            assert_eq!(refused.misuse, misuse, "{arguments:?}");
+            let started = refused.started.as_ref();
+            assert_eq!(started.map(|started| &started.session_id[..]), session, "{arguments:?}");
+            let region = started.and_then(|started| started.region.as_deref());
+            assert_eq!(region, session.filter(|_| arguments.len() > 1).map(|_| "eu-west-1"), "{arguments:?}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_text_is_named_by_its_place() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let read = |place: usize| {
+            let mut arguments = [ANSWER, "eu-west-1", "StartSession", "dev", "{}", ""].map(OsString::from);
+            arguments[place - 1] = OsString::from_vec(vec![0xff]);
+            Wanted::read(arguments, |_| None).err()
+        };
+        let refused = read(4).expect("no profile has such a name");
+        assert_eq!(refused.misuse, Misuse::NotUnicode(4));
+        assert!(refused.started.is_some_and(|started| started.region.as_deref() == Some("eu-west-1")));
+        assert_eq!(read(1), Some(Refused { misuse: Misuse::NotUnicode(1), started: None }));
     }
 }

@@ -11,10 +11,12 @@
 //! The session was started by whoever has started us, so nothing takes its place when it ends. Everything else is as
 //! with a session of our own: it is resumed, it is ended on every way out, and a failure has a status.
 
+mod caller;
 #[cfg(unix)]
 mod hidden;
 mod invocation;
 mod port;
+mod variables;
 mod words;
 
 use std::{
@@ -25,18 +27,19 @@ use std::{
     sync::Arc,
 };
 
-use aws_config::SdkConfig;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    invocation::{Invocation, Wanted},
+    invocation::{Invocation, Refused, Started, Wanted},
+    variables::Settings,
     words::{Line, PRESENCE, VERSION},
 };
 use super::{
-    args::{Args, Escape},
+    args::Args,
     console::Console,
     exit::Exit,
     logging,
+    own_variables::OwnVariables,
     plan::PlannedForward,
     report::{Report, Symptom},
     reporter::Reporter,
@@ -46,24 +49,19 @@ use super::{
     sys::take_variable,
 };
 use crate::{
-    aws::{Aws, AwsOptions, SharedMfaPrompt},
-    cli::prompt::TerminalPrompt,
     forward::{
         Bind, ConnectionEnd, Destination, Event, ForwardSpec, Listen, Observer, end_session,
         stdio::{StdioEnd, StdioOptions, StdioTunnel},
     },
     proto::{Cause, CloseReason, Initiator},
     session::{
-        ConnectError, ControlErrorKind, ControlPlane as _, DialError, Dialer, Grant, Mode, Session, SessionEvent,
+        ConnectError, ControlError, ControlPlane as _, Dialer, Grant, Mode, QueryForm, Session, SessionEvent,
         SessionId, SessionKinds, SessionOptions, watch_for_wake,
     },
 };
 
 /// The name that calls for all this.
 const NAME: &str = "session-manager-plugin";
-
-/// Whoever sets it to `true` has no credentials for us to look for.
-const NO_CREDENTIALS: &str = "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE";
 
 /// What helps where encryption would need to know the target.
 const OLD_CALLER: &str = "whoever started this passes no target, as old versions of the AWS CLI do: update it";
@@ -83,34 +81,32 @@ pub(super) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     #[cfg(not(unix))]
     let _ = program;
     // Before there is another thread: what is taken away from the environment must not be read meanwhile.
-    let invocation = match Wanted::read(arguments.to_vec(), take_answer) {
+    let wanted = Wanted::read(arguments.to_vec(), take_answer);
+    let own = OwnVariables::take();
+    let invocation = match wanted {
         Ok(Wanted::Presence) => return said(PRESENCE),
         Ok(Wanted::Version) => return said(&format!("{VERSION}\n")),
         Ok(Wanted::Session(invocation)) => invocation,
-        Err(misuse) => {
-            let hint = format!("hint: this is ssmfwd in place of {NAME}, which other programs start");
-            write_to(&mut io::stderr(), &format!("error: {misuse}\n\n{hint}\n"));
-            return Exit::Usage.into();
+        Err(Refused { misuse, started }) => {
+            let hint = format!("this is ssmfwd in place of {NAME}, which other programs start");
+            return refuse(&Report::usage(misuse.to_string()).with_hint(hint), started.as_ref());
         }
     };
-    // The variables of our own options count here, too.
-    let target = invocation.target.as_deref().unwrap_or("i-00000000000000000");
-    let words = ["ssmfwd", "0:1", "--target", target].map(OsString::from);
-    let args = match Args::read(words, |name| std::env::var_os(name)) {
-        Ok(args) => args,
-        Err(error) => {
-            error.print().ok();
-            return Exit::Usage.into();
-        }
+    let started = Some(&invocation.started);
+    let settings = Settings::read(&own);
+    let planned = settings.and_then(|settings| Ok((plan(&invocation, &settings.args)?, settings)));
+    let (forward, settings) = match planned {
+        Ok(planned) => planned,
+        Err(report) => return refuse(&report, started),
     };
-    logging::init(&args.say);
+    let say = &settings.args.say;
+    logging::init(say);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let (Ok(console), Ok(runtime)) = (Console::new(), runtime) else {
-        tracing::error!("cannot start threads");
-        return Exit::Failure.into();
+        return refuse(&Report::new(Exit::Failure, "cannot start threads"), started);
     };
-    let reporter = Arc::new(Reporter::new(console, args.say.output, args.say.quiet).leaving_stdout().saying_little());
-    let over = runtime.block_on(run(&invocation, &args, &reporter));
+    let reporter = Arc::new(Reporter::new(console, say.output, say.quiet).leaving_stdout().saying_little());
+    let over = runtime.block_on(run(&invocation, forward, &settings, &reporter));
     runtime.shutdown_background();
     if let Over::Failed(report) = &over {
         reporter.failed(report);
@@ -118,6 +114,26 @@ pub(super) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     reporter.flush();
     let (status, _) = over.status();
     ExitCode::from(status)
+}
+
+/// Says what is wrong, and ends a session that is not even begun with.
+fn refuse(report: &Report, started: Option<&Started>) -> ExitCode {
+    write_to(&mut io::stderr(), &format!("{report}\n"));
+    if let Some(started) = started {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let ended = match runtime {
+            Ok(runtime) => {
+                let ended = runtime.block_on(started.end());
+                runtime.shutdown_background();
+                ended
+            }
+            Err(error) => Err(format!("{error}: the session lives until its idle timeout")),
+        };
+        if let Err(why) = ended {
+            write_to(&mut io::stderr(), &format!("warning: {why}\n"));
+        }
+    }
+    report.exit.into()
 }
 
 /// What stands in for an argument that is the name of it.
@@ -138,19 +154,19 @@ fn write_to(to: &mut impl io::Write, text: &str) {
     to.write_all(text.as_bytes()).and_then(|()| to.flush()).ok();
 }
 
-async fn run(invocation: &Invocation, args: &Args, reporter: &Arc<Reporter>) -> Over {
+async fn run(invocation: &Invocation, forward: PlannedForward, settings: &Settings, reporter: &Arc<Reporter>) -> Over {
+    let started = &invocation.started;
     let mut signals = match Signals::install() {
         Ok(signals) => signals,
-        Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
+        Err(error) => {
+            started.end().await.unwrap_or_else(|why| reporter.warn(&why));
+            return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error));
+        }
     };
-    let id = SessionId(invocation.session_id.clone());
+    let id = SessionId(started.session_id.clone());
     reporter.plain(&Line::Starting(&id).to_string());
     // Before anything else is written there.
     reporter.flush();
-    let forward = match plan(invocation, args) {
-        Ok(forward) => forward,
-        Err(report) => return Over::Failed(report),
-    };
     let cancel = CancellationToken::new();
     let observer = observer(&forward, reporter);
     let session = {
@@ -168,7 +184,10 @@ async fn run(invocation: &Invocation, args: &Args, reporter: &Arc<Reporter>) -> 
     };
     let session = match session {
         Ok(session) => session,
-        Err(Unattached::Report(report)) => return Over::Failed(report),
+        Err(Unattached::Report(report)) => {
+            started.end().await.unwrap_or_else(|why| reporter.warn(&why));
+            return Over::Failed(report);
+        }
         Err(Unattached::Connect(ConnectError::Closed(reason))) if is_told(&reason) => {
             tell_end(&id, &reason, reporter);
             return Over::Failed(Report::connect(&ConnectError::Closed(reason), &forward, &forward.access));
@@ -183,8 +202,7 @@ async fn run(invocation: &Invocation, args: &Args, reporter: &Arc<Reporter>) -> 
     };
     match session.mode() {
         Mode::Shell => {
-            let options =
-                ShellOptions { escape: Escape(Some(b'~')), reconnect_window: forward.options.reconnect_window };
+            let options = ShellOptions { escape: settings.escape, reconnect_window: forward.options.reconnect_window };
             let end = shell::carry(&session, options, &mut signals, reporter).await;
             end.forget(&mut signals);
             finish(end_session(&session, &observer), &mut signals, reporter).await;
@@ -221,18 +239,23 @@ async fn run(invocation: &Invocation, args: &Args, reporter: &Arc<Reporter>) -> 
 /// What a forward would have been planned as that had led to this session.
 fn plan(invocation: &Invocation, args: &Args) -> Result<PlannedForward, Report> {
     let spec = ForwardSpec {
-        text: invocation.session_id.clone(),
+        text: invocation.started.session_id.clone(),
         listen: Listen::Tcp { bind: Bind::Loopback, port: 0 },
         destination: Destination::default(),
         target: None,
     };
-    let mut forward = PlannedForward::of(spec, args)?;
+    // What is left to be wrong is a value of a variable.
+    let mut forward = PlannedForward::of(spec, args).map_err(|report| report.with_hint(variables::HINT))?;
     forward.request.document.clone_from(&invocation.document);
-    forward.access.region = Some(invocation.region.clone()).filter(|region| !region.is_empty());
+    // Of whatever form: the service has taken it. What is said of one that nobody has named says so.
+    forward.request.target = invocation.target.clone().unwrap_or_else(|| "the target".to_owned());
     // Given by whoever has the session; the environment is for what they leave open.
-    forward.access.profile = invocation.profile.clone().or(forward.access.profile);
-    forward.access.endpoint_url = invocation.endpoint_url.clone().or(forward.access.endpoint_url);
-    forward.access.look_at_environment();
+    let Started { session_id: _, region, profile, endpoint_url } = &invocation.started;
+    let access = &mut forward.access;
+    access.region = region.clone().or_else(|| access.region.take());
+    access.profile = profile.clone().or_else(|| access.profile.take());
+    access.endpoint_url = endpoint_url.clone().or_else(|| access.endpoint_url.take());
+    access.look_at_environment();
     Ok(forward)
 }
 
@@ -248,7 +271,9 @@ fn observer(forward: &PlannedForward, reporter: &Arc<Reporter>) -> Observer {
 
 /// Why there is no session to go on with.
 enum Unattached {
+    /// It was not tried, and the session lives.
     Report(Report),
+    /// It was, and the session has been ended.
     Connect(ConnectError),
 }
 
@@ -260,22 +285,46 @@ async fn attach(
     reporter: &Reporter,
     cancel: CancellationToken,
 ) -> Result<Session, Unattached> {
-    let aws = Arc::new(aws(forward, reporter).await.map_err(Unattached::Report)?);
-    aws.outbound().ready().await.map_err(|error| {
+    let access = &forward.access;
+    let without_credentials = || {
+        let aws = caller::without_credentials(access).map(Arc::new);
+        aws.map_err(|error| Unattached::Report(Report::configuration(&error, access)))
+    };
+    let goes_on = |error: &ControlError| reporter.warn(&format!("{error}: {UNSIGNED}"));
+    let mut aws = if caller::has_none() {
+        without_credentials()?
+    } else {
+        match caller::load(access).await {
+            Ok(aws) => Arc::new(aws),
+            Err(error) => {
+                goes_on(&error);
+                without_credentials()?
+            }
+        }
+    };
+    let outbound = aws.outbound().clone();
+    outbound.ready().await.map_err(|error| {
         let report = Report::new(Exit::Failure, "cannot load the trusted roots of this machine");
         Unattached::Report(report.caused_by(&error))
     })?;
-    let id = SessionId(invocation.session_id.clone());
+    let id = SessionId(invocation.started.session_id.clone());
     let grant: Grant = match aws.adopt(&id, invocation.token.clone(), invocation.stream_url.clone()).await {
         Ok(grant) => grant,
         Err(error) => {
-            // Nobody else will.
+            // Nobody else will end it.
             if let Err(error) = aws.terminate(&id).await {
                 reporter.warn(&format!("{error}: the session lives until its idle timeout"));
             }
             return Err(Unattached::Connect(ConnectError::Control(error)));
         }
     };
+    // A session is worth more than credentials: those that are no use are known before it is gone on with.
+    if !grant.url.is_presigned()
+        && let Err(error) = aws.sign_upgrade(&grant.url, QueryForm::PlusIsSpace).await
+    {
+        goes_on(&error);
+        aws = without_credentials()?;
+    }
     let mut options: SessionOptions = forward.session.options();
     options.wake = Some(watch_for_wake());
     options.kinds = SessionKinds::Any;
@@ -284,64 +333,13 @@ async fn attach(
         let (observer, session) = (observer.clone(), id.clone());
         move |event: SessionEvent| observer(Event::Session { session: session.clone(), member: 0, event })
     }));
-    let dialer = Arc::new(Dialer::over(aws.outbound().clone()));
-    let target = || invocation.target.clone();
-    let adopted = Session::adopt(aws, dialer.clone(), grant.clone(), target(), options.clone(), cancel.clone()).await;
-    match adopted {
-        // There are credentials, which are no use. The token has not been used: nothing was dialled.
-        Err(ConnectError::Dial(DialError::Sign(error))) => {
-            reporter.warn(&format!("{error}: {UNSIGNED}"));
-            let aws = without_credentials(forward).map_err(Unattached::Report)?;
-            Session::adopt(Arc::new(aws), dialer, grant, target(), options, cancel).await
-        }
-        adopted => adopted,
-    }
-    .map_err(Unattached::Connect)
+    let dialer = Arc::new(Dialer::over(outbound));
+    Session::adopt(aws, dialer, grant, invocation.target.clone(), options, cancel).await.map_err(Unattached::Connect)
 }
 
 /// What it means to have no credentials.
 const UNSIGNED: &str = "the session goes on without credentials; it is over when its connection is lost, and a shell that \
      is left lives on until its idle timeout";
-
-/// The API, for what a session needs of it later. A session is worth more than credentials: without any it cannot be
-/// resumed, but goes on for as long as its websocket does.
-async fn aws(forward: &PlannedForward, reporter: &Reporter) -> Result<Aws, Report> {
-    if std::env::var_os(NO_CREDENTIALS).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-        return without_credentials(forward);
-    }
-    let endpoint = forward.access.endpoint_url.clone();
-    match Aws::load(options(forward, endpoint.clone())).await {
-        Ok(aws) => Ok(aws),
-        // The AWS CLI passes the endpoint that follows from FIPS and dual stack, which go with no other endpoint: they
-        // lead there again.
-        Err(error) => match Aws::load(options(forward, None)).await {
-            Ok(aws) if endpoint.is_some() && error.kind == ControlErrorKind::InvalidRequest => Ok(aws),
-            _ => {
-                reporter.warn(&format!("{error}: {UNSIGNED}"));
-                without_credentials(forward)
-            }
-        },
-    }
-}
-
-fn without_credentials(forward: &PlannedForward) -> Result<Aws, Report> {
-    let config = SdkConfig::builder().build();
-    let aws = Aws::from_sdk_config(&config, options(forward, forward.access.endpoint_url.clone()));
-    aws.map_err(|error| Report::configuration(&error, &forward.access))
-}
-
-fn options(forward: &PlannedForward, endpoint_url: Option<String>) -> AwsOptions {
-    let access = &forward.access;
-    let mut options = AwsOptions::default();
-    options.profile.clone_from(&access.profile);
-    options.region.clone_from(&access.region);
-    options.endpoint_url = endpoint_url;
-    options.ssmmessages_endpoint.clone_from(&access.ssmmessages_endpoint);
-    options.use_fips = access.use_fips;
-    options.use_dual_stack = access.use_dual_stack;
-    options.mfa = Some(SharedMfaPrompt::new(TerminalPrompt::new(access.mfa_code.clone())));
-    options
-}
 
 /// What became of stdin and stdout.
 fn of_pipe(id: &SessionId, end: StdioEnd, forward: &PlannedForward, reporter: &Reporter) -> Over {

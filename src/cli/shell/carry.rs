@@ -242,7 +242,7 @@ async fn type_in(input: Input<'_>) -> Typed {
                 while let Some((asked, rest)) = escapes.pass(typed, &mut for_shell) {
                     match asked {
                         Asked::End => return Typed::Left,
-                        Asked::Help => HELP.lines().for_each(|line| reporter.show(line)),
+                        Asked::Help => escapes.shown(HELP).lines().for_each(|line| reporter.show(line)),
                     }
                     typed = rest;
                 }

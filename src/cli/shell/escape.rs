@@ -72,6 +72,11 @@ impl Escapes {
         None
     }
 
+    /// A text about them, with what they begin with in the place of `~`.
+    pub(super) fn shown(&self, text: &str) -> String {
+        text.replace('~', char::from(self.escape.unwrap_or(b'~')).encode_utf8(&mut [0; 4]))
+    }
+
     fn within(&mut self, byte: u8, shell: &mut Vec<u8>) {
         shell.push(byte);
         if matches!(byte, b'\r' | b'\n') {
@@ -117,6 +122,11 @@ mod tests {
         ] {
             assert_eq!(typed(text), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn another_character_is_shown_where_they_are_told() {
+        assert_eq!(Escapes::new(Some(b'%')).shown("~.  end, ~~ one ~"), "%.  end, %% one %");
     }
 
     #[test]

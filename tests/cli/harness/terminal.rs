@@ -44,6 +44,11 @@ impl Terminal {
         Self::start(&shell)
     }
 
+    /// The process of the program.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Makes the window this large.
     pub(crate) fn resize(&self, rows: u16, columns: u16) {
         self.pty.resize(Size::new(rows, columns)).expect("a terminal");
