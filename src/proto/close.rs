@@ -36,7 +36,7 @@ impl fmt::Display for Initiator {
 pub enum Cause {
     /// Ended as asked.
     Requested,
-    /// The gateway sent `channel_closed`, with the text that the service or the agent gave, if any.
+    /// The gateway sent `channel_closed`, with the text that the service or the agent gave, if any, as it came.
     ChannelClosed(String),
     /// The handshake could not be completed.
     Handshake(String),
@@ -61,7 +61,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Requested => f.write_str("ended as asked"),
             Self::ChannelClosed(text) if text.is_empty() => f.write_str("the session was closed"),
-            Self::ChannelClosed(text) => write!(f, "the session was closed: {text}"),
+            Self::ChannelClosed(text) => write!(f, "the session was closed: {}", text.trim()),
             Self::Handshake(text) => write!(f, "handshake failed: {text}"),
             Self::Encryption(text) => write!(f, "encryption failed: {text}"),
             Self::Protocol(text) => write!(f, "protocol violation: {text}"),

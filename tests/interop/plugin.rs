@@ -159,10 +159,13 @@ fn ports_are_forwarded(cli: AwsCli) {
         // Ctrl-C is for all of a job.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it can be started");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
-        let line = lines.find(|line| line.starts_with("Port ")).expect("a port");
-        let local: u16 = line.split(' ').nth(1).and_then(|port| port.parse().ok()).expect("a number");
-        assert!(lines.any(|line| line == "Waiting for connections..."));
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut said = String::new();
+        while !said.ends_with("Waiting for connections...\n") {
+            assert_ne!(stdout.read_line(&mut said).expect("text"), 0, "{said}");
+        }
+        let local = said.split_once("\nPort ").and_then(|(_, rest)| rest.split(' ').next()).expect("a port");
+        let local: u16 = local.parse().expect("a number");
 
         let mut socket = TcpStream::connect(("127.0.0.1", local)).expect("it listens");
         // A newline alone, which the genuine program changes.
@@ -177,9 +180,15 @@ fn ports_are_forwarded(cli: AwsCli) {
         nobody_sees_the_token(child.id());
 
         kill_process_group(Pid::from_child(&child), Signal::INT).expect("it runs");
-        let rest: Vec<_> = lines.collect();
-        assert!(rest.iter().any(|line| line.starts_with("Connection accepted for session [")), "{rest:?}");
-        assert!(rest.iter().any(|line| line == "Terminate signal received, exiting."), "{rest:?}");
+        stdout.read_to_string(&mut said).expect("text");
+        let id = said.lines().nth(1).and_then(|line| line.rsplit(' ').next()).expect("a session");
+        // To the byte what the genuine program says.
+        let expected = format!(
+            "\nStarting session with SessionId: {id}\nPort {local} opened for sessionId {id}.\n\
+             Waiting for connections...\n\nConnection accepted for session [{id}]\n\
+             Terminate signal received, exiting.\n\n\nExiting session with sessionId: {id}.\n\n"
+        );
+        assert_eq!(said, expected);
         assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
     }
     world.end();

@@ -265,6 +265,9 @@ fn observer(forward: &PlannedForward, reporter: &Arc<Reporter>) -> Observer {
     Arc::new(move |event| match event {
         Event::SessionEnded { .. } | Event::Dormant { .. } | Event::StartFailed { .. } => {}
         Event::DestinationRefused { .. } => reporter.plain(&Line::DestinationFailed.to_string()),
+        Event::Session { event: SessionEvent::CustomerMessage(text), .. } => {
+            reporter.plain(&Line::Message(&text).to_string());
+        }
         event => told.tell(&event),
     })
 }

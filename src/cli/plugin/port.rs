@@ -68,14 +68,13 @@ pub(super) async fn serve(
         }
     };
     // One address of several: they have the port in common.
-    match forwarder.addresses().first() {
-        Some(LocalAddress::Tcp(address)) => reporter.plain(&Line::Port(address.port(), &id).to_string()),
-        Some(LocalAddress::Unix(path)) => {
-            reporter.plain(&Line::UnixSocket(&path.display().to_string(), &id).to_string());
-        }
-        None => {}
-    }
-    reporter.plain(&Line::Waiting.to_string());
+    let opened = match forwarder.addresses().first() {
+        Some(LocalAddress::Tcp(address)) => Line::Port(address.port(), &id).to_string(),
+        Some(LocalAddress::Unix(path)) => Line::UnixSocket(&path.display().to_string(), &id).to_string(),
+        None => String::new(),
+    };
+    let waiting = if session.mode() == Mode::Mux { Line::Waiting.to_string() } else { String::new() };
+    reporter.plain(&(opened + &waiting));
     let drain = CancellationToken::new();
     let ended = session.clone();
     let mut serving = std::pin::pin!(forwarder.run(Arc::new(NoMore), forward.request.clone(), session, drain.clone()));
@@ -89,7 +88,11 @@ pub(super) async fn serve(
         signal = signals.next() => {
             drain.cancel();
             finish(serving, signals, reporter).await;
-            return left(signal, reporter);
+            let over = left(signal, reporter);
+            if let Over::Done = over {
+                reporter.plain(&Line::Exiting(&id).to_string());
+            }
+            return over;
         }
     }
     let reason = ended.closed().await;

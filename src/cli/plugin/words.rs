@@ -23,7 +23,7 @@ pub(super) enum Line<'a> {
     Port(u16, &'a SessionId),
     /// A forward listens at a unix socket.
     UnixSocket(&'a str, &'a SessionId),
-    /// Behind either of them.
+    /// In the line of either of them begins what is behind it, in a session with streams.
     Waiting,
     /// The first connection of a session with streams.
     FirstConnection(&'a SessionId),
@@ -33,6 +33,8 @@ pub(super) enum Line<'a> {
     DestinationFailed,
     /// Ctrl-C.
     Interrupted,
+    /// What the service or the agent says to the user.
+    Message(&'a str),
     /// The session is over, and the service has said why.
     Closed(&'a SessionId, &'a str),
     /// The session is over.
@@ -45,18 +47,26 @@ impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting(id) => write!(f, "\nStarting session with SessionId: {id}\n"),
-            Self::Port(port, id) => writeln!(f, "Port {port} opened for sessionId {id}."),
-            Self::UnixSocket(path, id) => writeln!(f, "Unix socket {path} opened for sessionId {id}."),
+            Self::Port(port, id) => write!(f, "Port {port} opened for sessionId {id}."),
+            Self::UnixSocket(path, id) => write!(f, "Unix socket {path} opened for sessionId {id}."),
             Self::Waiting => f.write_str("\nWaiting for connections...\n"),
             Self::FirstConnection(id) => write!(f, "\nConnection accepted for session [{id}]\n"),
             Self::Connection(id) => writeln!(f, "Connection accepted for session {id}."),
             Self::DestinationFailed => f.write_str("\nConnection to destination port failed, check SSM Agent logs.\n"),
             Self::Interrupted => f.write_str("Terminate signal received, exiting.\n"),
-            Self::Closed(id, text) => write!(f, "\n\nSessionId: {id} : {text}\n\n"),
+            Self::Message(text) => writeln!(f, "{}", harmless(text)),
+            Self::Closed(id, text) => write!(f, "\n\nSessionId: {id} : {}\n\n", harmless(text)),
             Self::Exiting(id) => write!(f, "\n\nExiting session with sessionId: {id}.\n\n"),
             Self::TimedOut(id) => writeln!(f, "Session: {id} timed out."),
         }
     }
+}
+
+/// Text from elsewhere as it came, but for what would steer the terminal.
+fn harmless(text: &str) -> String {
+    let steers = |character: char| character.is_control() && !matches!(character, '\n' | '\r' | '\t');
+    let show = |character: char| if steers(character) { '\u{fffd}' } else { character };
+    text.chars().map(show).collect()
 }
 
 #[cfg(test)]
@@ -68,14 +78,16 @@ mod tests {
         let id = &SessionId("alice-1".to_owned());
         for (line, text) in [
             (Line::Starting(id), "\nStarting session with SessionId: alice-1\n"),
-            (Line::Port(13306, id), "Port 13306 opened for sessionId alice-1.\n"),
-            (Line::UnixSocket("/a b", id), "Unix socket /a b opened for sessionId alice-1.\n"),
+            (Line::Port(13306, id), "Port 13306 opened for sessionId alice-1."),
+            (Line::UnixSocket("/a b", id), "Unix socket /a b opened for sessionId alice-1."),
             (Line::Waiting, "\nWaiting for connections...\n"),
             (Line::FirstConnection(id), "\nConnection accepted for session [alice-1]\n"),
             (Line::Connection(id), "Connection accepted for session alice-1.\n"),
             (Line::DestinationFailed, "\nConnection to destination port failed, check SSM Agent logs.\n"),
             (Line::Interrupted, "Terminate signal received, exiting.\n"),
+            (Line::Message("encrypted"), "encrypted\n"),
             (Line::Closed(id, "bye"), "\n\nSessionId: alice-1 : bye\n\n"),
+            (Line::Closed(id, "\nno:\r\n\tbad\u{1b}[2J\n"), "\n\nSessionId: alice-1 : \nno:\r\n\tbad\u{fffd}[2J\n\n\n"),
             (Line::Exiting(id), "\n\nExiting session with sessionId: alice-1.\n\n"),
             (Line::TimedOut(id), "Session: alice-1 timed out.\n"),
         ] {

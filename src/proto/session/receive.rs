@@ -215,7 +215,8 @@ impl Session {
     fn channel_closed(&mut self, now: Instant, payload: &Bytes) {
         let output =
             from_json::<ChannelClosed>("channel_closed", payload).ok().and_then(|body| body.output).unwrap_or_default();
-        let text = cut(output.trim());
+        // Of blanks only it says nothing.
+        let text = if output.trim().is_empty() { String::new() } else { cut(&output) };
         if text.is_empty()
             && let Phase::Handshaking(handshake) = &mut self.phase
             && let Some(agreed) = handshake.ended_without_output()
@@ -269,5 +270,5 @@ fn cut(text: &str) -> String {
 }
 
 fn is_text_of_agent(text: &str) -> bool {
-    TEXTS_OF_AGENT.iter().any(|start| text.starts_with(start))
+    TEXTS_OF_AGENT.iter().any(|start| text.trim_start().starts_with(start))
 }
