@@ -4,12 +4,13 @@ use std::process::Stdio;
 
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
-use ssmfwd::emulator::{Action, EmulatorConfig, SealFault};
-use tokio::io::AsyncWriteExt as _;
+use ssmfwd::emulator::{Action, EmulatorConfig, Role, SealFault};
+use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::{
+    credentials::Account,
     harness::{Terminal, World, within},
-    picker::{pid, run},
+    picker::{HYBRID, fleet, pid, run, targets},
 };
 
 const SHELL: &str = "ssmfwd shell -t i-0123456789abcdef0";
@@ -37,7 +38,10 @@ fn worlds() -> [World; 2] {
 
 /// A shell without a terminal: its status, stdout and stderr.
 async fn piped(world: &World, arguments: &[&str], input: &[u8]) -> (Option<i32>, Vec<u8>, String) {
-    let mut command = world.command(&[&["shell", "-t", World::TARGET, "-q"], arguments].concat());
+    piped_into(world.command(&[&["shell", "-t", World::TARGET, "-q"], arguments].concat()), input).await
+}
+
+async fn piped_into(mut command: Command, input: &[u8]) -> (Option<i32>, Vec<u8>, String) {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().expect("the built binary");
     let mut stdin = child.stdin.take().expect("piped");
@@ -100,6 +104,121 @@ async fn a_pager_can_be_used() {
     terminal.types("qexit\r").await;
     ends(terminal, 0).await;
     world.settled().await;
+}
+
+/// It draws for the size of the moment, and its terminal modes are on the far side.
+#[tokio::test]
+async fn an_editor_can_be_used() {
+    let (world, folder) = (World::ideal(), tempfile::tempdir().expect("a folder"));
+    let path = folder.path().join("text");
+    std::fs::write(&path, "first\nlast\n").expect("a file");
+    let mut terminal = on_terminal(&world);
+    terminal.until("ready in").await;
+    terminal.types(&format!("export TERM=xterm LC_ALL=C.UTF-8; vi -u NONE -N {}\r", path.display())).await;
+    terminal.until("2L, 11B").await;
+    terminal.types(":set lines? columns?\r").await;
+    terminal.until("lines=24").await;
+    terminal.until("columns=80").await;
+    // What is asked for is shown on a page of its own, which a key turns.
+    terminal.types("\roinserted ä€😀 line\u{1b}").await;
+    // The editor does not trust terminals with the width of what comes next.
+    terminal.until("inserted ä€").await;
+    terminal.until("😀").await;
+    let before = terminal.shown.len();
+    terminal.resize(40, 132);
+    // All is drawn once more: each row below the text has a mark, up to the last, which is for messages.
+    terminal.until("\u{1b}[39;1H").await;
+    assert!(terminal.shown[before..].contains("first"), "{:?}", &terminal.shown[before..]);
+    terminal.types(":set lines? columns?\r").await;
+    terminal.until("lines=40").await;
+    terminal.until("columns=132").await;
+    terminal.types("\r:wq\r").await;
+    terminal.until("written").await;
+    terminal.types("stty size; exit\r").await;
+    let shown = ends(terminal, 0).await;
+    assert!(shown.contains("40 132\r\n"), "{shown}");
+    assert_eq!(std::fs::read_to_string(&path).expect("a file"), "first\ninserted ä€😀 line\nlast\n");
+    world.settled().await;
+}
+
+/// The line of [`on_terminal`], without a target.
+fn without_target(world: &World, words: &str) -> Terminal {
+    let line = format!(
+        "before=$(stty -g); ssmfwd shell {words}; echo \"status $?\"; test \"$before\" = \"$(stty -g)\" && echo unchanged"
+    );
+    run(world, &line)
+}
+
+#[tokio::test]
+async fn without_a_target_a_terminal_is_asked_for_one() {
+    let world = World::with(fleet);
+    let mut terminal = without_target(&world, "");
+    terminal.until("on premises").await;
+    assert!(!terminal.shown.contains("asleep"), "{}", terminal.shown);
+    terminal.types("prem\r").await;
+    terminal.until("ssmfwd: mi-0123456789abcdef0 \"on premises\": with --target mi-0123456789abcdef0").await;
+    terminal.until("ready in").await;
+    terminal.types("stty size; echo $((6*7))\r").await;
+    terminal.until("24 80\r\n42\r\n").await;
+    // Raw, whatever the question made of the terminal.
+    terminal.types("sh -c 'echo it is ru\"\"nning; exec sleep 600'\r").await;
+    terminal.until("it is running\r\n").await;
+    terminal.types("\u{3}").await;
+    terminal.types("exit\r").await;
+    ends(terminal, 0).await;
+    assert_eq!(targets(&world.settled().await), [HYBRID]);
+}
+
+#[tokio::test]
+async fn the_status_of_a_command_on_a_chosen_target_is_ours() {
+    let world = World::with(|config| {
+        fleet(config);
+        apart(config, "echo done; exit 3");
+    });
+    let mut terminal = without_target(&world, "--document Apart");
+    terminal.until("on premises").await;
+    terminal.types("bast\r").await;
+    let shown = ends(terminal, 3).await;
+    assert!(shown.contains("done"), "{shown}");
+    assert_eq!(targets(&world.settled().await), [World::TARGET]);
+}
+
+#[tokio::test]
+async fn who_wants_no_target_leaves_the_terminal_as_it_was() {
+    for keys in ["\u{1b}", "\u{3}"] {
+        let world = World::with(fleet);
+        let mut terminal = without_target(&world, "");
+        terminal.until("on premises").await;
+        terminal.types(keys).await;
+        ends(terminal, 130).await;
+        assert_eq!(world.settled().await.sessions_started, 0);
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_a_target_without_a_terminal() {
+    let world = World::with(fleet);
+    let refused = "error: no target for the shell\n\nhint: name one with --target";
+    world.run(&["shell"]).await.expect_status(2).expect_stderr(refused);
+    for redirection in ["</dev/null", "2>/dev/null", "--parameter x"] {
+        let shown = ends(without_target(&world, redirection), 2).await;
+        assert!(!shown.contains("on premises"), "{shown}");
+    }
+    assert_eq!(world.settled().await.calls.len(), 0);
+}
+
+/// What is piped into a shell is typed there, whatever is run for credentials.
+#[tokio::test]
+async fn stdin_is_not_for_programs_that_give_credentials() {
+    let account = Account::new(Role::default(), &[]);
+    account.write("answer", &account.keys_as_json().to_string());
+    account.configure("[profile dev]\ncredential_process = cat > \"$HOME/eaten\"; cat \"$HOME/answer\"\n");
+    let command = account.command_of(&["shell", "-t", World::TARGET, "-q", "--profile", "dev"]);
+    let (status, stdout, stderr) = piped_into(command, b"echo $((6*7))\n").await;
+    assert_eq!((status, &stderr[..]), (Some(0), ""));
+    assert!(String::from_utf8_lossy(&stdout).contains("42\r\n"), "{stdout:?}");
+    assert_eq!(std::fs::read(account.home().join("eaten")).expect("it was run"), b"");
+    account.world.settled().await;
 }
 
 #[tokio::test]

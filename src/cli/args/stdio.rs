@@ -35,6 +35,10 @@ Examples:
 pub(super) const NOT_TAKEN: [&str; 9] =
     ["sessions", "max-connections", "lazy", "idle-close", "drain", "wait", "no-wait", "ready-fd", "admin"];
 
+/// Of `--target`, in place of what it says elsewhere: stdin is somebody else's, so nobody is asked for one.
+pub(super) const TARGET: &str = "The target: i-…, mi-…, ecs:CLUSTER_TASK_RUNTIME, ecs:CLUSTER/SERVICE[/CONTAINER], \
+    name:NAME (or a name alone), tag:KEY=VALUE; in ssh_config %h";
+
 /// One connection.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct StdioArgs {

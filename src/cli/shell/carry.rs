@@ -26,7 +26,7 @@ use crate::{
         reporter::Reporter,
         signals::{Signal, Signals},
     },
-    forward::stdio::outage,
+    forward::stdio::{Input as LocalInput, Stdin, outage},
     proto::{CloseReason, StreamError},
     session::{Session, ShellOutput, ShellReader, ShellWriter},
 };
@@ -97,11 +97,16 @@ impl ShellEnd {
 /// Carries the shell of a session to its end. The terminal is as it was when this returns; the session is not ended.
 pub(in crate::cli) async fn carry(
     session: &Session,
+    stdin: &Stdin,
     options: ShellOptions,
     signals: &mut Signals,
     reporter: &Reporter,
 ) -> ShellEnd {
     let Ok(shell) = session.shell() else { return ShellEnd::Session(session.closed().await) };
+    let stdin = match stdin.open() {
+        Ok(stdin) => stdin,
+        Err(error) => return ShellEnd::Local(of_stdin(&error)),
+    };
     let (writer, reader) = shell.split();
     let takes_input = session.declared().is_none_or(|declared| declared.session_type != NON_INTERACTIVE);
     let terminal = match RawTerminal::enter(takes_input) {
@@ -112,7 +117,7 @@ pub(in crate::cli) async fn carry(
     let escapes = Escapes::new(options.escape.0.filter(|_| is_terminal));
     let (keys, pressed) = mpsc::channel(KEYS);
     let mut output = pin!(show(reader));
-    let mut input = pin!(type_in(Input { writer, pressed, escapes, is_terminal, takes_input, reporter }));
+    let mut input = pin!(type_in(Input { stdin, writer, pressed, escapes, is_terminal, takes_input, reporter }));
     let mut sizes = pin!(raw_terminal::follow_size(|columns, rows| session.resize(columns, rows)));
     let mut suspensions = Suspensions::install();
     let mut away = pin!(outage(session.health(), options.reconnect_window));
@@ -182,6 +187,10 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<(
     to.flush().await
 }
 
+fn of_stdin(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("stdin: {error}"))
+}
+
 /// How the input came to its end. Where stdin ends before the shell, it does not.
 enum Typed {
     /// The user wants no more.
@@ -194,6 +203,7 @@ enum Typed {
 }
 
 struct Input<'a> {
+    stdin: LocalInput,
     writer: ShellWriter,
     /// Keys that came as signals.
     pressed: mpsc::Receiver<u8>,
@@ -205,8 +215,7 @@ struct Input<'a> {
 
 /// Passes on what is typed. A shell that takes nothing does not keep escapes from being found.
 async fn type_in(input: Input<'_>) -> Typed {
-    let Input { mut writer, mut pressed, mut escapes, is_terminal, takes_input, reporter } = input;
-    let mut stdin = tokio::io::stdin();
+    let Input { mut stdin, mut writer, mut pressed, mut escapes, is_terminal, takes_input, reporter } = input;
     let mut buffer = vec![0; CHUNK];
     let mut reads = takes_input;
     let mut within_line = false;
@@ -234,7 +243,7 @@ async fn type_in(input: Input<'_>) -> Typed {
                         &[][..]
                     }
                     Ok(count) => &buffer[..count],
-                    Err(error) => return Typed::Failed(io::Error::new(error.kind(), format!("stdin: {error}"))),
+                    Err(error) => return Typed::Failed(of_stdin(&error)),
                 };
                 if let Some(last) = typed.last() {
                     within_line = !matches!(last, b'\n' | b'\r');
