@@ -279,6 +279,7 @@ async fn run(errand: Errand<'_>, signals: &mut Signals, reporter: &Arc<Reporter>
             // It has failed before the signal came.
             _ = signals.next() => return Over::Failed(report),
         };
+        let report = if process.has_command() && plan.process.wait { report.for_destination() } else { report };
         let about = report.about.as_ref().map(|about| &about.forward[..]);
         let about = prepared.iter().map(|prepared| &prepared.forward).find(|forward| Some(forward.name()) == about);
         let access = about.map_or_else(Access::default, |forward| forward.access.clone());

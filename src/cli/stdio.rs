@@ -131,14 +131,13 @@ fn not_connected(error: &ConnectError, forward: &PlannedForward) -> Report {
     let report = Report::connect(error, forward, &forward.access);
     match report.symptom {
         Some(Symptom::DestinationUnacknowledged) => {
-            Report { exit: Exit::Destination, error: format!("{} did not answer", forward.destination()), ..report }
+            Report { error: format!("{} did not answer", forward.destination()), ..report.for_destination() }
         }
         // The end of its only connection is the end of the session, which nobody explains.
         _ if forward.request.document.as_deref() == Some(TO_SERVER) && ended_without_a_word(error) => {
             nothing(forward).caused_by(error)
         }
-        Some(Symptom::DestinationUnreachable | Symptom::HostUnresolved) => Report { exit: Exit::Destination, ..report },
-        _ => report,
+        _ => report.for_destination(),
     }
 }
 

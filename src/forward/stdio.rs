@@ -134,8 +134,8 @@ impl<T: Tunnel> StdioTunnel<T> {
         let (connection, end) = tokio::select! {
             end = relay.finish(&unhurried) => (end, match end {
                 ConnectionEnd::SessionEnded => StdioEnd::Session(self.tunnel.closed().await),
-                ConnectionEnd::LocalReset => failure.take().map_or(StdioEnd::Connection(end), StdioEnd::Local),
-                end => StdioEnd::Connection(end),
+                // What a thread writes may fail only when all is over.
+                end => failure.take().map_or(StdioEnd::Connection(end), StdioEnd::Local),
             }),
             // Also while nothing is written that could fail.
             () = gone => (ConnectionEnd::LocalReset, StdioEnd::Connection(ConnectionEnd::LocalReset)),

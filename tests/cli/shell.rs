@@ -1,11 +1,14 @@
 //! `ssmfwd shell`: real shells on real ptys, through the emulated agent, on a terminal and without one.
 
-use std::process::Stdio;
+use std::{fs::File, process::Stdio};
 
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 use ssmfwd::emulator::{Action, EmulatorConfig, Role, SealFault};
-use tokio::{io::AsyncWriteExt as _, process::Command};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::Command,
+};
 
 use crate::{
     credentials::Account,
@@ -250,6 +253,77 @@ async fn every_way_out_leaves_the_terminal_as_it_was() {
     world.emulator.act(Action::ChannelClosed { output });
     let shown = ends(terminal, 7).await;
     assert!(shown.contains("inactivity"), "{shown}");
+    world.settled().await;
+}
+
+/// Somebody has pressed Ctrl-S, or the window does not show anything any more.
+#[tokio::test]
+async fn a_terminal_that_shows_nothing_does_not_hold_up_the_end() {
+    let world = World::ideal();
+    let mut terminal = Terminal::start(world.command(&["shell", "-t", World::TARGET]).as_std());
+    terminal.until("ready in").await;
+    terminal.types("yes\r").await;
+    // More than a terminal and whoever writes to it hold.
+    world.until("a flood", |state| state.sessions.values().any(|session| session.down.bytes > 2_000_000)).await;
+    terminal.signal(Signal::TERM);
+    assert_eq!(terminal.end_unseen().await, Some(143));
+    world.settled().await;
+}
+
+/// Whoever had the terminal meanwhile has left it in modes of their own.
+#[tokio::test]
+async fn a_shell_that_was_stopped_takes_its_terminal_again() {
+    let world = World::ideal();
+    let mut terminal = Terminal::start(world.command(&["shell", "-t", World::TARGET]).as_std());
+    let before = terminal.modes();
+    terminal.until("ready in").await;
+    terminal.until("# ").await;
+    let raw = terminal.modes().local_modes;
+    assert_ne!(raw, before.local_modes);
+    terminal.signal(Signal::STOP);
+    terminal.set_modes(&before);
+    terminal.signal(Signal::CONT);
+    within("raw mode", async {
+        while terminal.modes().local_modes != raw {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    terminal.types("exit\r").await;
+    assert_eq!(terminal.end().await.0, Some(0));
+    world.settled().await;
+}
+
+#[tokio::test]
+async fn who_reads_no_more_wants_no_more() {
+    let world = World::ideal();
+    let mut command = world.command(&["shell", "-t", World::TARGET, "-q"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().expect("the built binary");
+    child.stdin.as_mut().expect("piped").write_all(b"yes\n").await.expect("it reads");
+    within("output", child.stdout.as_mut().expect("piped").read_exact(&mut [0; 5000])).await.expect("it writes");
+    child.stdout = None;
+    // stdin stays open.
+    let stdin = child.stdin.take();
+    let output = within("the end", child.wait_with_output()).await.expect("a child of ours");
+    drop(stdin);
+    assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]));
+    world.settled().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_a_failure() {
+    let world = World::ideal();
+    let mut command = world.command(&["shell", "-t", World::TARGET, "-q"]);
+    command.stdout(File::options().write(true).open("/dev/full").expect("Linux has it"));
+    let output = within(
+        "the end",
+        command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the built binary").wait_with_output(),
+    );
+    let output = output.await.expect("a child of ours");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.starts_with("error: cannot go on\n  caused by: stdout: No space left"), "{stderr}");
     world.settled().await;
 }
 

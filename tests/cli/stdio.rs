@@ -386,13 +386,36 @@ async fn files_will_do() {
 
 #[tokio::test]
 async fn a_full_disk_is_a_failure() {
-    let (world, server) = (World::ideal(), answering(&[b'f'; 300_000]).await);
-    let mut command = world.stdio(Way::Raw, server.port, &[]);
-    command.stdin(Stdio::piped()).stdout(File::options().write(true).open("/dev/full").expect("Linux has it"));
-    let mut stdio = Piped::with(command);
-    stdio.write(b"?").await;
-    let (_, stderr) = stdio.exit(1).await;
-    assert!(stderr.starts_with("error: cannot go on\n  caused by: stdout: No space left"), "{stderr}");
+    // Also one that only the end of all tells: of a few bytes, a thread has them before they are written.
+    for reply in [&[b'f'; 300_000][..], b"f"] {
+        let (world, server) = (World::ideal(), answering(reply).await);
+        let mut command = world.stdio(Way::Raw, server.port, &[]);
+        command.stdin(Stdio::piped()).stdout(File::options().write(true).open("/dev/full").expect("Linux has it"));
+        let mut stdio = Piped::with(command);
+        stdio.write(b"?").await;
+        let (_, stderr) = stdio.exit(1).await;
+        assert!(stderr.starts_with("error: cannot go on\n  caused by: stdout: No space left"), "{stderr}");
+        world.settled().await;
+    }
+}
+
+/// Opened anew, such a pipe would never tell of its end: whoever wrote into it has gone.
+#[tokio::test]
+async fn a_pipe_with_a_name_comes_to_its_end() {
+    let (world, folder) = (World::ideal(), tempfile::tempdir().expect("a folder"));
+    let path = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("coreutils");
+    assert!(made.success());
+    // Both ends at once: neither waits for the other.
+    let both = File::options().read(true).write(true).open(&path).expect("a pipe");
+    let stdin = File::open(&path).expect("a pipe");
+    std::io::Write::write_all(&mut &both, b"hello").expect("room");
+    drop(both);
+    let echo = Destination::echo().await;
+    let mut command = world.stdio(Way::Raw, echo.port, &["--linger", "1"]);
+    command.stdin(stdin).stdout(Stdio::piped());
+    assert_eq!(Piped::with(command).exit(0).await, (b"hello".to_vec(), String::new()));
+    assert_eq!(echo.outcome().await, Closed::Cleanly(5));
     world.settled().await;
 }
 

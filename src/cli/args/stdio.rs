@@ -24,7 +24,7 @@ In ~/.ssh/config, for ssh and all that runs over it (scp, sftp, rsync, git, VS C
 When the destination ends, all that it sent is delivered and the exit status is 0. When stdin ends, all that it held is \
 delivered, and a reply is waited for as --linger says. When stdout is closed, that is the end at once. The SSM session \
 is always ended. Status 7: the session was lost, or not back within --reconnect-window. Status 8: the destination \
-refused, or did not answer within --connect-timeout.
+refused, did not answer within --connect-timeout, or hung up before a byte had passed.
 
 Examples:
     ssh -o 'ProxyCommand ssmfwd stdio %p --target %h' ec2-user@i-0123456789abcdef0

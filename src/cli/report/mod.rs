@@ -197,6 +197,14 @@ impl Report {
         report.of_symptom(symptom, Facts { access, forward: Some(forward), details: &Details::default() })
     }
 
+    /// Where somebody waits for the destination: what it kept from getting ready has its status.
+    pub(super) fn for_destination(self) -> Self {
+        match self.symptom {
+            Some(symptom) if symptom.is_of_destination() => Self { exit: Exit::Destination, ..self },
+            _ => self,
+        }
+    }
+
     /// A session that was lost for good: no other one can be started in its place.
     pub(super) fn not_replaced(error: &ConnectError, forward: &PlannedForward, access: &Access) -> Self {
         let report = Self::connect(error, forward, access);

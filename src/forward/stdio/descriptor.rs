@@ -6,11 +6,12 @@
 //!
 //! | what it is | how |
 //! | --- | --- |
-//! | a pipe, Linux | opened once more through `/proc/self/fd`: a description of our own, which may well not block |
+//! | a pipe without a name, Linux | opened once more through `/proc/self/fd`: a description of our own, which may well not block |
 //! | a socket | each call says for itself that it must not block |
 //! | a file, a terminal, anything else | threads that may block; the end of the process does not wait for them |
 //!
-//! Where `/proc` is missing or forbids it, a pipe is one of the others.
+//! Where `/proc` is missing or forbids it, a pipe is one of the others. One with a name always is: opened anew when its
+//! writers have gone, it never tells of its end.
 
 use std::{
     io,
@@ -90,13 +91,15 @@ mod unix {
     impl Input {
         fn of(descriptor: BorrowedFd<'_>) -> io::Result<Self> {
             match file_type(descriptor)? {
-                FileType::Fifo => match pipe::OpenOptions::new().open_receiver(path(descriptor)) {
-                    Ok(pipe) => Ok(Self::Pipe(pipe)),
-                    Err(error) => {
-                        tracing::debug!(%error, "stdin cannot be opened once more: it gets a thread");
-                        Ok(Self::Other(with_thread(descriptor)?))
+                FileType::Fifo if !has_name(descriptor) => {
+                    match pipe::OpenOptions::new().open_receiver(path(descriptor)) {
+                        Ok(pipe) => Ok(Self::Pipe(pipe)),
+                        Err(error) => {
+                            tracing::debug!(%error, "stdin cannot be opened once more: it gets a thread");
+                            Ok(Self::Other(with_thread(descriptor)?))
+                        }
                     }
-                },
+                }
                 FileType::Socket => Ok(Self::Socket(socket(descriptor, Interest::READABLE)?)),
                 _ => Ok(Self::Other(with_thread(descriptor)?)),
             }
@@ -138,6 +141,10 @@ mod unix {
                 }
             }
         }
+    }
+
+    fn has_name(pipe: BorrowedFd<'_>) -> bool {
+        std::fs::read_link(path(pipe)).is_ok_and(|name| name.is_absolute())
     }
 
     fn file_type(descriptor: BorrowedFd<'_>) -> io::Result<FileType> {
