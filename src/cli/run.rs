@@ -9,6 +9,7 @@
 //! A session that is lost while serving is the forward's business: it ends the program only when no other one can be
 //! started in its place.
 
+mod asking;
 mod clouds;
 mod fleet;
 mod over;
@@ -22,7 +23,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::{
-    clouds::{Clouds, Connectors, configured, late_configuration, load},
+    asking::{LoginOffer, planned},
+    clouds::{Clouds, Connectors, Loaded, configured, late_configuration, load},
     over::Over,
     start::explained,
 };
@@ -36,27 +38,23 @@ use super::{
     args::{Args, Command},
     board::Board,
     completions,
-    config::{Config, Targetless, load_plan},
+    config::{Config, load_plan},
     console::Console,
     doctor,
     exit::Exit,
     live::{self, LiveView},
-    logging,
-    login::{self, Offered},
-    ls, manual,
+    logging, login, ls, manual,
     own_variables::OwnVariables,
-    picker,
     plan::{Access, Plan},
     plugin,
-    prompt::somebody_is_there,
     report::Report,
     reporter::Reporter,
     shell,
-    signals::{Signal, Signals},
+    signals::Signals,
     stdio,
-    sys::Inherited,
+    sys::{self, Inherited},
 };
-use crate::{aws::Aws, forward::SessionConnector};
+use crate::forward::{SessionConnector, stdio::Stdin};
 
 /// The whole program.
 #[must_use]
@@ -80,6 +78,10 @@ pub fn main() -> ExitCode {
         // What they print is the same anywhere.
         Some(Command::Completions(_) | Command::Man) => (typed.clone(), Ok(Config::default())),
         _ => Config::complete(typed.clone()),
+    };
+    let stdin = match args.command {
+        Some(Command::Stdio(_) | Command::Shell(_)) => sys::own_stdin(),
+        _ => Stdin::default(),
     };
     logging::init(&args.say);
     // One thread: a tunnel passes bytes on from one task to the next, and each hand-over to another thread costs more than
@@ -106,8 +108,8 @@ pub fn main() -> ExitCode {
             let call = Call { typed, args: args.clone(), inherited, variables };
             runtime.block_on(forward(call, &config, &reporter))
         }
-        (Ok(_), Some(Command::Shell(shell))) => runtime.block_on(shell::run(shell, &args, &reporter)),
-        (Ok(config), Some(command)) => runtime.block_on(run_command(command, &args, &config, &reporter)),
+        (Ok(_), Some(Command::Shell(shell))) => runtime.block_on(shell::run(shell, args.clone(), &stdin, &reporter)),
+        (Ok(config), Some(command)) => runtime.block_on(run_command(command, &args, &stdin, &config, &reporter)),
     };
     // What still runs, a name lookup for instance, is not waited for.
     runtime.shutdown_background();
@@ -143,26 +145,24 @@ async fn forward(mut call: Call, config: &Config, reporter: &Arc<Reporter>) -> O
     };
     let notifier = process.notifier();
     let work = async {
-        let (plan, loaded) = match config.plan(&call.args) {
-            Ok(plan) => (plan, None),
-            Err(report) => {
-                let targetless = somebody_is_there().then(|| config.targetless(&call.args)).flatten();
-                let Some(targetless) = targetless else { return Over::Failed(report) };
-                let (loaded, target) = match ask(targetless, &call.args, reporter).await {
-                    Ok(asked) => asked,
-                    Err(over) => return over,
-                };
-                call.args.choose_target(target.clone());
-                call.typed.choose_target(target);
-                match config.plan(&call.args) {
-                    Ok(plan) => (plan, Some(loaded)),
-                    Err(report) => return Over::Failed(report),
-                }
-            }
+        let mut signals = match Signals::install() {
+            Ok(signals) => signals,
+            Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
         };
+        let plan = |args: &Args| config.plan(args);
+        let planned = planned(&mut call.args, plan, |plan| &plan.forwards, &mut signals, reporter);
+        let (plan, asked) = match planned.await {
+            Ok(planned) => planned,
+            Err(over) => return over,
+        };
+        let loaded = asked.map(|asked| {
+            // Whenever the file is read again, too.
+            call.typed.choose_target(asked.target);
+            asked.loaded
+        });
         let has_view = !process.has_command() && live::is_wanted(&call.args.say);
         let replan = || load_plan(&call.typed);
-        run(Errand { plan, replan: &replan, loaded, process, has_view }, reporter).await
+        run(Errand { plan, replan: &replan, loaded, process, has_view }, &mut signals, reporter).await
     };
     let over = notifier.watched(work).await;
     if let Over::Failed(report) = &over {
@@ -172,61 +172,8 @@ async fn forward(mut call: Call, config: &Config, reporter: &Arc<Reporter>) -> O
     over
 }
 
-/// An AWS API that is loaded already.
-struct Loaded {
-    /// For which choice of credentials.
-    asked: Access,
-    /// The choice, completed.
-    access: Access,
-    aws: Aws,
-}
-
-/// Asks for a target. The nodes to choose from take credentials, and so perhaps a login.
-async fn ask(targetless: Targetless, args: &Args, reporter: &Arc<Reporter>) -> Result<(Loaded, String), Over> {
-    let mut signals = Signals::install()
-        .map_err(|error| Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)))?;
-    let mut may_log_in = true;
-    let Targetless { tunnels, access: asked } = targetless;
-    loop {
-        let mut access = asked.clone();
-        let asking = async {
-            let aws = load(&mut access, args.session.connect_timeout).await?;
-            let target = picker::ask(&aws, &access, &tunnels, reporter).await?;
-            Ok::<_, Report>((aws, target))
-        };
-        let answer = tokio::select! {
-            answer = asking => answer,
-            signal = signals.next() => return Err(Over::Signal(signal)),
-        };
-        match answer {
-            Ok((aws, Some(target))) => return Ok((Loaded { asked, access, aws }, target)),
-            Ok((_, None)) => return Err(Over::Signal(Signal::Interrupt)),
-            Err(report) => log_in(report, &access, &mut may_log_in, &mut signals, reporter).await?,
-        }
-    }
-}
-
-/// Offers once the login that a failure calls for. `Ok`: what failed can be tried again, from the start.
-async fn log_in(
-    report: Report,
-    access: &Access,
-    may_log_in: &mut bool,
-    signals: &mut Signals,
-    reporter: &Reporter,
-) -> Result<(), Over> {
-    if !std::mem::take(may_log_in) {
-        return Err(Over::Failed(report));
-    }
-    match login::offer(&report, access, signals, reporter).await {
-        Offered::LoggedIn => Ok(()),
-        Offered::No => Err(Over::Failed(report)),
-        Offered::Failed(report) => Err(Over::Failed(report)),
-        Offered::Signal(signal) => Err(Over::Signal(signal)),
-    }
-}
-
 /// A command that does one thing and ends. A signal ends it at once.
-async fn run_command(command: &Command, args: &Args, config: &Config, reporter: &Arc<Reporter>) -> Over {
+async fn run_command(command: &Command, args: &Args, stdin: &Stdin, config: &Config, reporter: &Arc<Reporter>) -> Over {
     let mut signals = match Signals::install() {
         Ok(signals) => signals,
         Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
@@ -235,7 +182,7 @@ async fn run_command(command: &Command, args: &Args, config: &Config, reporter: 
     let mut work = pin!(async {
         match command {
             Command::Login(login) => login::run(login, args, reporter).await,
-            Command::Stdio(stdio) => stdio::run(stdio, args, reporter, &stop).await,
+            Command::Stdio(stdio) => stdio::run(stdio, args, stdin, reporter, &stop).await,
             Command::Ls(ls) => ls::run(ls, args, reporter).await,
             Command::Doctor(doctor) => doctor::run(doctor, args, reporter, &stop).await,
             Command::Completions(completions) => {
@@ -275,13 +222,9 @@ struct Errand<'a> {
 }
 
 /// Runs the plan.
-async fn run(errand: Errand<'_>, reporter: &Arc<Reporter>) -> Over {
+async fn run(errand: Errand<'_>, signals: &mut Signals, reporter: &Arc<Reporter>) -> Over {
     let Errand { plan, replan, mut loaded, mut process, has_view } = errand;
     let mut started = Instant::now();
-    let mut signals = match Signals::install() {
-        Ok(signals) => signals,
-        Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
-    };
     let board = Arc::<Board>::default();
     signals.show_state({
         let (board, reporter) = (board.clone(), reporter.clone());
@@ -301,7 +244,7 @@ async fn run(errand: Errand<'_>, reporter: &Arc<Reporter>) -> Over {
         Ok(bound) => bound,
         Err(report) => return Over::Failed(report),
     };
-    let mut may_log_in = true;
+    let mut login = LoginOffer::default();
     loop {
         process.starting(&plan);
         // Without what was found out the first time.
@@ -320,12 +263,12 @@ async fn run(errand: Errand<'_>, reporter: &Arc<Reporter>) -> Over {
         };
         // Nobody has to be asked for anything from here on.
         let view = has_view.then(|| reporter.view(LiveView::new(harbour.board.clone(), harbour.progress.clone())));
-        let report = match connect_all(&prepared, &mut signals, reporter).await {
+        let report = match connect_all(&prepared, signals, reporter).await {
             Ok(tunnels) => {
                 let ready = Ready { prepared, tunnels, started };
                 let settings = plan.process;
                 let serving = Serving { fleet: Fleet::new(harbour), connectors: clouds, process, settings, replan };
-                return serving.run(ready, &mut signals, reporter).await;
+                return serving.run(ready, signals, reporter).await;
             }
             Err(Over::Failed(report)) => report,
             Err(over) => return over,
@@ -336,10 +279,11 @@ async fn run(errand: Errand<'_>, reporter: &Arc<Reporter>) -> Over {
             // It has failed before the signal came.
             _ = signals.next() => return Over::Failed(report),
         };
+        let report = if process.has_command() && plan.process.wait { report.for_destination() } else { report };
         let about = report.about.as_ref().map(|about| &about.forward[..]);
         let about = prepared.iter().map(|prepared| &prepared.forward).find(|forward| Some(forward.name()) == about);
         let access = about.map_or_else(Access::default, |forward| forward.access.clone());
-        if let Err(over) = log_in(report, &access, &mut may_log_in, &mut signals, reporter).await {
+        if let Err(over) = login.after(report, &access, signals, reporter).await {
             return over;
         }
         // From the start: what was loaded is from before. The time that somebody took is not ours.
@@ -362,8 +306,8 @@ async fn prepare_all(
     loaded: Option<Loaded>,
     clouds: &mut Clouds,
 ) -> Result<Vec<Prepared<SessionConnector>>, Report> {
-    if let Some(Loaded { asked, access, aws }) = loaded {
-        clouds.adopt(asked, access, aws).await?;
+    if let Some(loaded) = loaded {
+        clouds.adopt(loaded).await?;
     }
     let prepared = prepare(plan, bound, clouds).await?;
     clouds.tell_names(prepared.iter().map(|prepared| &prepared.forward));

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     forward::{
         Bind, ConnectionEnd, Destination, Event, ForwardSpec, Listen, Observer,
-        stdio::{self, StdioEnd, StdioOptions},
+        stdio::{self, Stdin, StdioEnd, StdioOptions},
     },
     proto::Cause,
     session::ConnectError,
@@ -50,6 +50,7 @@ const AGAIN: &str = "connect again; an idle session is ended by the service, unl
 pub(super) async fn run(
     args: &StdioArgs,
     all: &Args,
+    stdin: &Stdin,
     reporter: &Arc<Reporter>,
     stop: &CancellationToken,
 ) -> Result<(), Report> {
@@ -77,10 +78,11 @@ pub(super) async fn run(
     reporter.connected(&forward, session.id(), started.elapsed());
     let options = StdioOptions {
         linger: forward.options.linger,
+        connect_timeout: forward.session.connect_timeout,
         reconnect_window: forward.options.reconnect_window,
         stall_timeout: forward.session.stall_timeout,
     };
-    over(session.carry(options, stop).await, &forward)
+    over(session.carry(stdin, options, stop).await, &forward)
 }
 
 /// What is to be done. A forward that listens nowhere.
@@ -129,20 +131,25 @@ fn not_connected(error: &ConnectError, forward: &PlannedForward) -> Report {
     let report = Report::connect(error, forward, &forward.access);
     match report.symptom {
         Some(Symptom::DestinationUnacknowledged) => {
-            Report { exit: Exit::Destination, error: format!("{} did not answer", forward.destination()), ..report }
+            Report { error: format!("{} did not answer", forward.destination()), ..report.for_destination() }
         }
         // The end of its only connection is the end of the session, which nobody explains.
         _ if forward.request.document.as_deref() == Some(TO_SERVER) && ended_without_a_word(error) => {
-            Report { exit: Exit::Destination, ..report.with_hint(CLOSED) }
+            nothing(forward).caused_by(error)
         }
-        Some(Symptom::DestinationUnreachable | Symptom::HostUnresolved) => Report { exit: Exit::Destination, ..report },
-        _ => report,
+        _ => report.for_destination(),
     }
 }
 
 fn ended_without_a_word(error: &ConnectError) -> bool {
     let ConnectError::Closed(reason) = error else { return false };
     matches!(&reason.cause, Cause::ChannelClosed(text) if text.is_empty())
+}
+
+/// The end came before a byte had passed: most likely the destination's.
+fn nothing(forward: &PlannedForward) -> Report {
+    let error = format!("the connection to {} ended before anything was said", forward.destination());
+    Report::new(Exit::Destination, error).with_hint(CLOSED)
 }
 
 /// What became of the connection.
@@ -157,7 +164,10 @@ fn over(end: StdioEnd, forward: &PlannedForward) -> Result<(), Report> {
             Report::destination(Symptom::DestinationSilent, forward, access)
         }
         StdioEnd::Connection(_) => return Ok(()),
+        StdioEnd::Nothing => nothing(forward),
         StdioEnd::Local(error) => Report::new(Exit::Failure, "cannot go on").caused_by(&error),
+        // In basic mode the agent connects once more if the destination has ended and there is more to be said.
+        StdioEnd::Session(reason) if reason.is_destination_unreachable() => Report::over(&reason, forward),
         StdioEnd::Session(reason) => {
             Report::new(Exit::Lost, format!("the session of {name} is over")).caused_by(&reason).with_hint(AGAIN)
         }

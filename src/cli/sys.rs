@@ -3,11 +3,15 @@
 //! Nothing here decides anything: it is done in `exec` and `supervision`.
 #![allow(unsafe_code)]
 
+#[cfg(unix)]
+use std::io::{self, IsTerminal as _};
 use std::{
     env,
     ffi::{OsStr, OsString},
     ops::Range,
 };
+
+use crate::forward::stdio::Stdin;
 
 #[cfg(unix)]
 pub(super) use self::unix::{Inherited, inherited, monotonic_micros, prepare};
@@ -27,6 +31,19 @@ impl Inherited {
 /// Nothing can be asked for here: a child may outlive us.
 #[cfg(not(unix))]
 pub(super) fn prepare(_command: &mut std::process::Command, _inherited: &Inherited) {}
+
+/// stdin, where it is data and ours alone: what this process starts, a `credential_process` for instance, finds an empty
+/// one. A terminal stays where it is, because such a program may have to ask somebody. To be called at the beginning of
+/// `main`.
+pub(super) fn own_stdin() -> Stdin {
+    #[cfg(unix)]
+    if !io::stdin().is_terminal()
+        && let Ok(moved) = unix::take_stdin()
+    {
+        return Stdin::moved_to(moved);
+    }
+    Stdin::default()
+}
 
 /// Takes a variable out of the environment: nothing that this process starts inherits it.
 ///
@@ -74,10 +91,11 @@ pub(super) fn part(text: &OsStr, range: Range<usize>) -> Option<&OsStr> {
 mod unix {
     use std::{
         ffi::c_int,
+        fs::File,
         io,
-        mem::MaybeUninit,
+        mem::{ManuallyDrop, MaybeUninit},
         os::{
-            fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd},
+            fd::{AsRawFd as _, BorrowedFd, FromRawFd, OwnedFd, RawFd},
             unix::process::CommandExt,
         },
         process::Command,
@@ -85,7 +103,7 @@ mod unix {
     };
 
     use rustix::{
-        io::{FdFlags, fcntl_getfd, fcntl_setfd},
+        io::{FdFlags, dup2, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd},
         process::Signal,
     };
 
@@ -216,6 +234,17 @@ mod unix {
         // SAFETY: it is open, nobody in this program has opened it, and the flag that was just set keeps it from being
         // taken again.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    }
+
+    /// Moves stdin to a descriptor that no child inherits, and leaves an empty one in its place.
+    pub(super) fn take_stdin() -> io::Result<OwnedFd> {
+        let null = File::open("/dev/null")?;
+        let taken = fcntl_dupfd_cloexec(io::stdin(), 3)?;
+        // SAFETY: it is open, for it has just been duplicated, and it is neither closed here nor owned by anybody else:
+        // the standard library only ever borrows it.
+        let mut stdin = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(io::stdin().as_raw_fd()) });
+        dup2(null, &mut stdin)?;
+        Ok(taken)
     }
 
     /// CLOCK_MONOTONIC in microseconds, by which systemd tells which reload is meant. `None` where no such thing exists.

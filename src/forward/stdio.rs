@@ -10,9 +10,11 @@
 //! destination ends ─▶ all is delivered to stdout ─▶ over, without waiting for stdin
 //! stdin ends ───────▶ all is delivered to the destination, the answer as HalfClose says ─▶ FIN ─▶ over
 //! stdout ends ──────▶ nobody is there any more: over at once
+//! the agent's attempt to connect gets no answer ─▶ over, once that is sure
 //! ```
 
 mod descriptor;
+mod dialled;
 
 use std::{
     io,
@@ -29,8 +31,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::descriptor::{Input, Output};
-use super::{ConnectionEnd, Connector, Event, LocalSocket, Monitor, Observer, Peer, Relay, Tunnel, event};
+pub(crate) use self::descriptor::{Input, Stdin};
+use self::{descriptor::Output, dialled::not_dialled};
+use super::{
+    ConnectionEnd, Connector, Event, LocalSocket, Monitor, Observer, Peer, Relay, Tunnel, event, status::Traffic,
+};
 use crate::{
     proto::CloseReason,
     session::{ConnectError, Health, OpenError, SessionId, StartRequest},
@@ -41,6 +46,8 @@ use crate::{
 pub(crate) struct StdioOptions {
     /// How long a reply is waited for after the end of stdin.
     pub(crate) linger: Duration,
+    /// How long the destination may leave the agent without an answer.
+    pub(crate) connect_timeout: Duration,
     /// How long the session may be without a websocket.
     pub(crate) reconnect_window: Duration,
     /// How long, once stdin has ended, nothing may be heard of what it held: it is all that is left to wait for.
@@ -52,6 +59,8 @@ pub(crate) struct StdioOptions {
 pub(crate) enum StdioEnd {
     /// The connection has come to an end of its own.
     Connection(ConnectionEnd),
+    /// The destination ended the connection before a byte had passed in either direction.
+    Nothing,
     /// stdin or stdout failed, other than by the end of whoever is there.
     Local(io::Error),
     /// The session was lost, or ended by somebody else.
@@ -93,8 +102,8 @@ impl<T: Tunnel> StdioTunnel<T> {
     }
 
     /// Carries the connection to its end, and ends the session. Nothing is left of it when this returns.
-    pub(crate) async fn carry(self, options: StdioOptions, stop: &CancellationToken) -> StdioEnd {
-        let end = match Stdio::open() {
+    pub(crate) async fn carry(self, stdin: &Stdin, options: StdioOptions, stop: &CancellationToken) -> StdioEnd {
+        let end = match Stdio::open(stdin) {
             Ok(local) => self.relay(local, options, stop).await,
             Err(error) => StdioEnd::Local(error),
         };
@@ -118,32 +127,41 @@ impl<T: Tunnel> StdioTunnel<T> {
         };
         let peer = Peer::Stdio;
         (self.observer)(Event::ConnectionOpened { peer });
-        let mut relay = Relay::new(local, stream, options.linger).waiting_for_fin(options.stall_timeout);
+        let traffic = Arc::<Traffic>::default();
+        let relay = Relay::counted(local, stream, options.linger, traffic.clone());
+        let mut relay = relay.waiting_for_fin(options.stall_timeout);
         let unhurried = CancellationToken::new();
         let (connection, end) = tokio::select! {
             end = relay.finish(&unhurried) => (end, match end {
                 ConnectionEnd::SessionEnded => StdioEnd::Session(self.tunnel.closed().await),
-                ConnectionEnd::LocalReset => failure.take().map_or(StdioEnd::Connection(end), StdioEnd::Local),
-                end => StdioEnd::Connection(end),
+                // What a thread writes may fail only when all is over.
+                end => failure.take().map_or(StdioEnd::Connection(end), StdioEnd::Local),
             }),
             // Also while nothing is written that could fail.
             () = gone => (ConnectionEnd::LocalReset, StdioEnd::Connection(ConnectionEnd::LocalReset)),
+            () = not_dialled(&self.tunnel, &traffic, options.connect_timeout) => {
+                (ConnectionEnd::Unanswered, StdioEnd::Connection(ConnectionEnd::Unanswered))
+            }
             outage = outage(self.tunnel.health(), options.reconnect_window) => {
                 (ConnectionEnd::NoSession, StdioEnd::Outage(outage))
             }
             () = stop.cancelled() => (ConnectionEnd::Stopped, StdioEnd::Stopped),
         };
+        let (bytes_up, bytes_down) = (traffic.up(), traffic.down());
         if connection == ConnectionEnd::DestinationRefused {
             (self.observer)(Event::DestinationRefused { peer });
         }
         (self.observer)(Event::ConnectionClosed {
             peer,
-            bytes_up: relay.bytes_up(),
-            bytes_down: relay.bytes_down(),
+            bytes_up,
+            bytes_down,
             duration: began.elapsed(),
             end: connection,
         });
-        end
+        match end {
+            StdioEnd::Connection(ConnectionEnd::DestinationClosed) if bytes_up + bytes_down == 0 => StdioEnd::Nothing,
+            end => end,
+        }
     }
 }
 
@@ -204,8 +222,8 @@ impl Failure {
 }
 
 impl Stdio {
-    fn open() -> io::Result<Self> {
-        Ok(Self { input: Input::stdin()?, output: Output::stdout()?, done: false, failure: Failure::default() })
+    fn open(stdin: &Stdin) -> io::Result<Self> {
+        Ok(Self { input: stdin.open()?, output: Output::stdout()?, done: false, failure: Failure::default() })
     }
 
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {

@@ -98,6 +98,12 @@ impl CloseReason {
         Self { initiator, cause }
     }
 
+    /// Whether the agent has ended it without a word, as it does when what the session carried has come to its end.
+    #[must_use]
+    pub fn is_end_of_data(&self) -> bool {
+        self.initiator == Initiator::Agent && matches!(&self.cause, Cause::ChannelClosed(text) if text.is_empty())
+    }
+
     /// Whether the destination is why: in a session that carries one connection at a time it refused the connection or
     /// did not answer, which the agent mostly shows by silence (`proto-notes/port-sessions.md#refusals`).
     #[must_use]

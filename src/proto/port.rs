@@ -120,6 +120,11 @@ impl Port {
         }
     }
 
+    /// Whether something has come on the one connection that there is.
+    pub(super) fn has_received(&self) -> bool {
+        matches!(self, Self::Single(single) if single.has_received())
+    }
+
     pub(super) fn open(&mut self) -> Result<StreamId, OpenError> {
         each!(self, port => port.open())
     }

@@ -6,9 +6,7 @@ use std::{collections::VecDeque, time::Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    CloseReason, Event, Initiator, OpenError, Read, StreamError,
-    close::Cause,
-    limits,
+    CloseReason, Event, OpenError, Read, StreamError, limits,
     sealing::{Cover, SealError},
     send_buffer::SpareBuffers,
     statistics::Meter,
@@ -264,9 +262,11 @@ impl Shell {
 
     /// The session is over. If the agent ended it and has nothing to say about it, so has the shell.
     pub(super) fn end_all(&mut self, reason: &CloseReason) {
-        let clean = reason.initiator == Initiator::Agent
-            && matches!(&reason.cause, Cause::ChannelClosed(text) if text.is_empty());
-        let wake = self.stream.end(if clean { Ok(()) } else { Err(StreamError::SessionEnded(reason.clone())) });
+        let wake = self.stream.end(if reason.is_end_of_data() {
+            Ok(())
+        } else {
+            Err(StreamError::SessionEnded(reason.clone()))
+        });
         self.wake(wake);
     }
 

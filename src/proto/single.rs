@@ -12,7 +12,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    Cause, CloseReason, Event, Initiator, OpenError, Read, StreamError, limits,
+    Cause, CloseReason, Event, OpenError, Read, StreamError, limits,
     send_buffer::SpareBuffers,
     statistics::Meter,
     stream::{Finish, Stream, Wake},
@@ -83,6 +83,11 @@ impl Single {
 
     pub(super) fn is_reusable(&self) -> bool {
         self.reusable
+    }
+
+    /// Whether the destination has said anything on the present connection.
+    pub(super) fn has_received(&self) -> bool {
+        self.stream.received
     }
 
     /// Whether a raw connection has come to its end before anybody asked for it.
@@ -214,11 +219,11 @@ impl Single {
             && self.stream.unsent.is_empty()
     }
 
-    /// The session is over. A raw connection that the agent ended has simply reached its end, and so has one that we
-    /// have finished.
+    /// The session is over. A raw connection that the agent ended without a word has simply reached its end, and so has
+    /// one that we have finished.
     pub(super) fn end_all(&mut self, reason: &CloseReason) {
         let as_wanted = self.stream.finish == Finish::Wanted && reason.cause == Cause::Requested;
-        let clean = !self.reusable && (reason.initiator == Initiator::Agent || as_wanted);
+        let clean = !self.reusable && (reason.is_end_of_data() || as_wanted);
         let wake = self.stream.end(if clean { Ok(()) } else { Err(StreamError::SessionEnded(reason.clone())) });
         self.wake(wake);
     }

@@ -287,6 +287,22 @@ async fn with_wait_a_destination_that_refuses_is_status_8() {
     world.settled().await;
 }
 
+/// Of one connection at a time, which the agent makes first of all.
+#[tokio::test]
+async fn with_wait_an_old_agent_that_cannot_connect_is_status_8() {
+    for (options, status) in [(&["--wait"][..], 8), (&[], 1)] {
+        let world = World::with(|config| config.agent_version = "3.0.196.0".into());
+        let server = RefusingPort::new();
+        let forward = format!("0:127.0.0.1:{}", server.port);
+        let command = ["-t", World::TARGET, "--connect-timeout", "1"];
+        let command = [&[&forward[..]], &command[..], options, &["--", "echo", "it runs"]].concat();
+        let ended = Program::start(without_terminal(&world, &command)).exit().await.expect_status(status);
+        assert_eq!(ended.stdout, "");
+        ended.expect_stderr("the agent acknowledges no data");
+        world.settled().await;
+    }
+}
+
 mod on_a_terminal {
     //! What is typed.
 

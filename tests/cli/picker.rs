@@ -5,9 +5,9 @@ use ssmfwd::emulator::{EmulatorConfig, EmulatorState, Node, NodePing};
 
 use crate::harness::{Terminal, World};
 
-const HYBRID: &str = "mi-0123456789abcdef0";
+pub(crate) const HYBRID: &str = "mi-0123456789abcdef0";
 
-fn fleet(config: &mut EmulatorConfig) {
+pub(crate) fn fleet(config: &mut EmulatorConfig) {
     config.nodes = vec![
         Node::new(World::TARGET).named("bastion"),
         Node::new(HYBRID).named("on premises"),
@@ -29,7 +29,7 @@ pub(crate) fn pid(terminal: &Terminal) -> Pid {
     pid.and_then(Pid::from_raw).expect("a process id")
 }
 
-fn targets(state: &EmulatorState) -> Vec<&str> {
+pub(crate) fn targets(state: &EmulatorState) -> Vec<&str> {
     state.sessions.values().map(|session| &session.target[..]).collect()
 }
 

@@ -1,15 +1,19 @@
 //! `ssmfwd shell`: real shells on real ptys, through the emulated agent, on a terminal and without one.
 
-use std::process::Stdio;
+use std::{fs::File, process::Stdio};
 
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
-use ssmfwd::emulator::{Action, EmulatorConfig, SealFault};
-use tokio::io::AsyncWriteExt as _;
+use ssmfwd::emulator::{Action, EmulatorConfig, Role, SealFault};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::Command,
+};
 
 use crate::{
+    credentials::Account,
     harness::{Terminal, World, within},
-    picker::{pid, run},
+    picker::{HYBRID, fleet, pid, run, targets},
 };
 
 const SHELL: &str = "ssmfwd shell -t i-0123456789abcdef0";
@@ -37,7 +41,10 @@ fn worlds() -> [World; 2] {
 
 /// A shell without a terminal: its status, stdout and stderr.
 async fn piped(world: &World, arguments: &[&str], input: &[u8]) -> (Option<i32>, Vec<u8>, String) {
-    let mut command = world.command(&[&["shell", "-t", World::TARGET, "-q"], arguments].concat());
+    piped_into(world.command(&[&["shell", "-t", World::TARGET, "-q"], arguments].concat()), input).await
+}
+
+async fn piped_into(mut command: Command, input: &[u8]) -> (Option<i32>, Vec<u8>, String) {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().expect("the built binary");
     let mut stdin = child.stdin.take().expect("piped");
@@ -102,6 +109,124 @@ async fn a_pager_can_be_used() {
     world.settled().await;
 }
 
+/// It draws for the size of the moment, and its terminal modes are on the far side.
+#[tokio::test]
+async fn an_editor_can_be_used() {
+    let (world, folder) = (World::ideal(), tempfile::tempdir().expect("a folder"));
+    let path = folder.path().join("text");
+    std::fs::write(&path, "first\nlast\n").expect("a file");
+    let mut terminal = on_terminal(&world);
+    terminal.until("ready in").await;
+    terminal.types(&format!("export TERM=xterm LC_ALL=C.UTF-8; vi -u NONE -N {}\r", path.display())).await;
+    terminal.until("2L, 11B").await;
+    terminal.types(":set lines? columns?\r").await;
+    terminal.until("lines=24").await;
+    terminal.until("columns=80").await;
+    // What is asked for is shown on a page of its own, which a key turns.
+    terminal.types("\roinserted ä€😀 line\u{1b}").await;
+    // The editor does not trust terminals with the width of what comes next.
+    terminal.until("inserted ä€").await;
+    terminal.until("😀").await;
+    let before = terminal.shown.len();
+    terminal.resize(40, 132);
+    // All is drawn once more: each row below the text has a mark, up to the last, which is for messages.
+    terminal.until("\u{1b}[39;1H").await;
+    assert!(terminal.shown[before..].contains("first"), "{:?}", &terminal.shown[before..]);
+    terminal.types(":set lines? columns?\r").await;
+    terminal.until("lines=40").await;
+    terminal.until("columns=132").await;
+    terminal.types("\r:wq\r").await;
+    terminal.shows("written").await;
+    // What is typed before the shell has the terminal again may be the editor's.
+    terminal.shows("\u{1b}[?1049l").await;
+    terminal.shows("# ").await;
+    terminal.types("stty size; exit\r").await;
+    let shown = ends(terminal, 0).await;
+    assert!(shown.contains("40 132\r\n"), "{shown}");
+    assert_eq!(std::fs::read_to_string(&path).expect("a file"), "first\ninserted ä€😀 line\nlast\n");
+    world.settled().await;
+}
+
+/// The line of [`on_terminal`], without a target.
+fn without_target(world: &World, words: &str) -> Terminal {
+    let line = format!(
+        "before=$(stty -g); ssmfwd shell {words}; echo \"status $?\"; test \"$before\" = \"$(stty -g)\" && echo unchanged"
+    );
+    run(world, &line)
+}
+
+#[tokio::test]
+async fn without_a_target_a_terminal_is_asked_for_one() {
+    let world = World::with(fleet);
+    let mut terminal = without_target(&world, "");
+    terminal.until("on premises").await;
+    assert!(!terminal.shown.contains("asleep"), "{}", terminal.shown);
+    terminal.types("prem\r").await;
+    terminal.until("ssmfwd: mi-0123456789abcdef0 \"on premises\": with --target mi-0123456789abcdef0").await;
+    terminal.until("ready in").await;
+    terminal.types("stty size; echo $((6*7))\r").await;
+    terminal.until("24 80\r\n42\r\n").await;
+    // Raw, whatever the question made of the terminal.
+    terminal.types("sh -c 'echo it is ru\"\"nning; exec sleep 600'\r").await;
+    terminal.until("it is running\r\n").await;
+    terminal.types("\u{3}").await;
+    terminal.types("exit\r").await;
+    ends(terminal, 0).await;
+    assert_eq!(targets(&world.settled().await), [HYBRID]);
+}
+
+#[tokio::test]
+async fn the_status_of_a_command_on_a_chosen_target_is_ours() {
+    let world = World::with(|config| {
+        fleet(config);
+        apart(config, "echo done; exit 3");
+    });
+    let mut terminal = without_target(&world, "--document Apart");
+    terminal.until("on premises").await;
+    terminal.types("bast\r").await;
+    let shown = ends(terminal, 3).await;
+    assert!(shown.contains("done"), "{shown}");
+    assert_eq!(targets(&world.settled().await), [World::TARGET]);
+}
+
+#[tokio::test]
+async fn who_wants_no_target_leaves_the_terminal_as_it_was() {
+    for keys in ["\u{1b}", "\u{3}"] {
+        let world = World::with(fleet);
+        let mut terminal = without_target(&world, "");
+        terminal.until("on premises").await;
+        terminal.types(keys).await;
+        ends(terminal, 130).await;
+        assert_eq!(world.settled().await.sessions_started, 0);
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_a_target_without_a_terminal() {
+    let world = World::with(fleet);
+    let refused = "error: no target for the shell\n\nhint: name one with --target";
+    world.run(&["shell"]).await.expect_status(2).expect_stderr(refused);
+    for redirection in ["</dev/null", "2>/dev/null", "--parameter x"] {
+        let shown = ends(without_target(&world, redirection), 2).await;
+        assert!(!shown.contains("on premises"), "{shown}");
+    }
+    assert_eq!(world.settled().await.calls.len(), 0);
+}
+
+/// What is piped into a shell is typed there, whatever is run for credentials.
+#[tokio::test]
+async fn stdin_is_not_for_programs_that_give_credentials() {
+    let account = Account::new(Role::default(), &[]);
+    account.write("answer", &account.keys_as_json().to_string());
+    account.configure("[profile dev]\ncredential_process = cat > \"$HOME/eaten\"; cat \"$HOME/answer\"\n");
+    let command = account.command_of(&["shell", "-t", World::TARGET, "-q", "--profile", "dev"]);
+    let (status, stdout, stderr) = piped_into(command, b"echo $((6*7))\n").await;
+    assert_eq!((status, &stderr[..]), (Some(0), ""));
+    assert!(String::from_utf8_lossy(&stdout).contains("42\r\n"), "{stdout:?}");
+    assert_eq!(std::fs::read(account.home().join("eaten")).expect("it was run"), b"");
+    account.world.settled().await;
+}
+
 #[tokio::test]
 async fn escapes_are_ours() {
     let world = World::ideal();
@@ -131,6 +256,77 @@ async fn every_way_out_leaves_the_terminal_as_it_was() {
     world.emulator.act(Action::ChannelClosed { output });
     let shown = ends(terminal, 7).await;
     assert!(shown.contains("inactivity"), "{shown}");
+    world.settled().await;
+}
+
+/// Somebody has pressed Ctrl-S, or the window does not show anything any more.
+#[tokio::test]
+async fn a_terminal_that_shows_nothing_does_not_hold_up_the_end() {
+    let world = World::ideal();
+    let mut terminal = Terminal::start(world.command(&["shell", "-t", World::TARGET]).as_std());
+    terminal.until("ready in").await;
+    terminal.types("yes\r").await;
+    // More than a terminal and whoever writes to it hold.
+    world.until("a flood", |state| state.sessions.values().any(|session| session.down.bytes > 2_000_000)).await;
+    terminal.signal(Signal::TERM);
+    assert_eq!(terminal.end_unseen().await, Some(143));
+    world.settled().await;
+}
+
+/// Whoever had the terminal meanwhile has left it in modes of their own.
+#[tokio::test]
+async fn a_shell_that_was_stopped_takes_its_terminal_again() {
+    let world = World::ideal();
+    let mut terminal = Terminal::start(world.command(&["shell", "-t", World::TARGET]).as_std());
+    let before = terminal.modes();
+    terminal.until("ready in").await;
+    terminal.until("# ").await;
+    let raw = terminal.modes().local_modes;
+    assert_ne!(raw, before.local_modes);
+    terminal.signal(Signal::STOP);
+    terminal.set_modes(&before);
+    terminal.signal(Signal::CONT);
+    within("raw mode", async {
+        while terminal.modes().local_modes != raw {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    terminal.types("exit\r").await;
+    assert_eq!(terminal.end().await.0, Some(0));
+    world.settled().await;
+}
+
+#[tokio::test]
+async fn who_reads_no_more_wants_no_more() {
+    let world = World::ideal();
+    let mut command = world.command(&["shell", "-t", World::TARGET, "-q"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().expect("the built binary");
+    child.stdin.as_mut().expect("piped").write_all(b"yes\n").await.expect("it reads");
+    within("output", child.stdout.as_mut().expect("piped").read_exact(&mut [0; 5000])).await.expect("it writes");
+    child.stdout = None;
+    // stdin stays open.
+    let stdin = child.stdin.take();
+    let output = within("the end", child.wait_with_output()).await.expect("a child of ours");
+    drop(stdin);
+    assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]));
+    world.settled().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_a_failure() {
+    let world = World::ideal();
+    let mut command = world.command(&["shell", "-t", World::TARGET, "-q"]);
+    command.stdout(File::options().write(true).open("/dev/full").expect("Linux has it"));
+    let output = within(
+        "the end",
+        command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the built binary").wait_with_output(),
+    );
+    let output = output.await.expect("a child of ours");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.starts_with("error: cannot go on\n  caused by: stdout: No space left"), "{stderr}");
     world.settled().await;
 }
 

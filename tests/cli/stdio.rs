@@ -15,14 +15,19 @@ use rustix::{
     process::{Pid, Signal, kill_process},
 };
 use serde_json::Value;
-use ssmfwd::emulator::{Action, AgentKind, ChannelState, EmulatorState, EndedBy, FailureKind, Operation, SessionState};
+use ssmfwd::emulator::{
+    Action, AgentKind, ChannelState, EmulatorState, EndedBy, FailureKind, Operation, Role, SessionState,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, ChildStdin, ChildStdout, Command},
     task::JoinHandle,
 };
 
-use crate::harness::{Closed, Destination, RefusingPort, Terminal, World, failing, receive, send, within};
+use crate::{
+    credentials::Account,
+    harness::{Closed, Destination, RefusingPort, Terminal, World, failing, receive, send, within},
+};
 
 /// The program with pipes on all three sides.
 struct Piped {
@@ -127,8 +132,8 @@ const WAYS: [Way; 2] = [Way::Raw, Way::Mux];
 
 const TERMINATED: [(Signal, i32); 3] = [(Signal::HUP, 129), (Signal::INT, 130), (Signal::TERM, 143)];
 
-/// Says something once it is asked with a byte, and ends. Not before: the agent dials before the session is ready, and one
-/// whose only connection has ended by then never is.
+/// Says something once it is asked with a byte, and ends. Not before: the agent dials before the session is ready, which
+/// then may never be.
 async fn answering(text: &'static [u8]) -> Destination<std::io::Result<()>> {
     Destination::serve(move |mut socket| async move {
         socket.read_u8().await?;
@@ -381,13 +386,36 @@ async fn files_will_do() {
 
 #[tokio::test]
 async fn a_full_disk_is_a_failure() {
-    let (world, server) = (World::ideal(), answering(&[b'f'; 300_000]).await);
-    let mut command = world.stdio(Way::Raw, server.port, &[]);
-    command.stdin(Stdio::piped()).stdout(File::options().write(true).open("/dev/full").expect("Linux has it"));
-    let mut stdio = Piped::with(command);
-    stdio.write(b"?").await;
-    let (_, stderr) = stdio.exit(1).await;
-    assert!(stderr.starts_with("error: cannot go on\n  caused by: stdout: No space left"), "{stderr}");
+    // Also one that only the end of all tells: of a few bytes, a thread has them before they are written.
+    for reply in [&[b'f'; 300_000][..], b"f"] {
+        let (world, server) = (World::ideal(), answering(reply).await);
+        let mut command = world.stdio(Way::Raw, server.port, &[]);
+        command.stdin(Stdio::piped()).stdout(File::options().write(true).open("/dev/full").expect("Linux has it"));
+        let mut stdio = Piped::with(command);
+        stdio.write(b"?").await;
+        let (_, stderr) = stdio.exit(1).await;
+        assert!(stderr.starts_with("error: cannot go on\n  caused by: stdout: No space left"), "{stderr}");
+        world.settled().await;
+    }
+}
+
+/// Opened anew, such a pipe would never tell of its end: whoever wrote into it has gone.
+#[tokio::test]
+async fn a_pipe_with_a_name_comes_to_its_end() {
+    let (world, folder) = (World::ideal(), tempfile::tempdir().expect("a folder"));
+    let path = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("coreutils");
+    assert!(made.success());
+    // Both ends at once: neither waits for the other.
+    let both = File::options().read(true).write(true).open(&path).expect("a pipe");
+    let stdin = File::open(&path).expect("a pipe");
+    std::io::Write::write_all(&mut &both, b"hello").expect("room");
+    drop(both);
+    let echo = Destination::echo().await;
+    let mut command = world.stdio(Way::Raw, echo.port, &["--linger", "1"]);
+    command.stdin(stdin).stdout(Stdio::piped());
+    assert_eq!(Piped::with(command).exit(0).await, (b"hello".to_vec(), String::new()));
+    assert_eq!(echo.outcome().await, Closed::Cleanly(5));
     world.settled().await;
 }
 
@@ -407,6 +435,34 @@ async fn a_terminal_will_do_and_does_not_hold_up_the_end() {
     let (status, shown) = terminal.end().await;
     assert_eq!((status, &shown[..]), (Some(0), "hello\r\nyou said hello\r\n"));
     world.settled().await;
+}
+
+/// As long as it takes a `credential_process` to read its stdin to the end, which would be ours.
+#[tokio::test]
+async fn stdin_is_not_for_programs_that_give_credentials() {
+    let account = Account::new(Role::default(), &[]);
+    account.write("answer", &account.keys_as_json().to_string());
+    account
+        .configure("[profile dev]\ncredential_process = cat > \"$HOME/eaten\"; echo noise >&2; cat \"$HOME/answer\"\n");
+    let echo = Destination::echo().await;
+    let port = echo.port.to_string();
+    let mut command = account.command_of(&["stdio", &port, "-t", World::TARGET, "--profile", "dev"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut stdio = Piped::with(command);
+    // Before anything is asked for, as ssh does.
+    stdio.echo(b"SSH-2.0-OpenSSH_9.2\r\n").await;
+    let eaten = || std::fs::read(account.home().join("eaten")).expect("it was run");
+    assert_eq!(eaten(), b"");
+    // And when a session is brought back, for which they are asked again.
+    std::fs::remove_file(account.home().join("eaten")).expect("it was run");
+    account.world.emulator.act(Action::Disconnect);
+    stdio.echo(b"more").await;
+    account.world.until("a resumed session", |state| state.calls_of("ResumeSession") == 1).await;
+    stdio.echo(b"and more").await;
+    stdio.end();
+    let (_, stderr) = stdio.exit(0).await;
+    assert_eq!(stderr, "");
+    account.world.settled().await;
 }
 
 // --- statuses -----------------------------------------------------------------------------------------------------
@@ -446,20 +502,111 @@ async fn a_destination_that_never_answers_is_told_after_the_end_of_stdin() {
     world.settled().await;
 }
 
-/// As sshd does with too many logins at a time.
+/// The agent is still dialling, and stdin stays open: nothing on the wire says so, whether it dials for several
+/// connections at a time or not.
 #[tokio::test]
-async fn a_destination_that_ends_the_connection_at_once_may_be_why_there_is_no_session() {
-    let world = World::ideal();
-    let rude = Destination::serve(|socket| async move { drop(socket) }).await;
-    let mut stdio = world.start_stdio(Way::Raw, rude.port, &[]);
-    let ended = within("its end", stdio.child.wait()).await.expect("a child of ours");
-    let stderr = within("stderr", stdio.stderr).await.expect("no panic");
-    // Whether the end or readiness is heard of first is chance.
-    match ended.code() {
-        Some(0) => assert_eq!(stderr, ""),
-        code => assert!(code == Some(8) && stderr.contains("may have ended the connection at once"), "{stderr}"),
+async fn a_destination_that_never_answers_is_told_within_the_connect_timeout() {
+    for agent in [AgentKind::Realistic, AgentKind::Ideal] {
+        let sink = Destination::sink().await;
+        let silent = format!("127.0.0.1:{}", sink.port);
+        let world = World::with(|config| {
+            config.agent = agent;
+            config.unanswered = vec![silent.clone()];
+        });
+        let mut stdio = world.start_stdio(Way::Mux, sink.port, &["--connect-timeout", "8"]);
+        stdio.write(b"hello?").await;
+        let (bytes, stderr) = {
+            // Held open.
+            let _stdin = stdio.stdin.take();
+            stdio.exit(8).await
+        };
+        assert_eq!((&bytes[..], sink.accepted()), (&b""[..], 0));
+        assert!(stderr.starts_with(&format!("error: {silent} does not answer\n")), "{stderr}");
+        world.settled().await;
     }
+}
+
+/// Its silence is its right: it is asked once whether it is there, and the connection goes on.
+#[tokio::test]
+async fn a_destination_that_waits_to_be_spoken_to_is_waited_for() {
+    for agent in [AgentKind::Realistic, AgentKind::Ideal] {
+        let (world, echo) = (World::with(|config| config.agent = agent), Destination::echo().await);
+        let mut stdio = world.start_stdio(Way::Mux, echo.port, &["--connect-timeout", "8"]);
+        echo.until_accepted(2).await;
+        assert_eq!(echo.outcome().await, Closed::Cleanly(0));
+        stdio.echo(b"hello").await;
+        stdio.end();
+        stdio.exit(0).await;
+        assert_eq!((echo.outcome().await, echo.accepted()), (Closed::Cleanly(5), 2));
+        world.settled().await;
+    }
+}
+
+/// As a wrapper around sshd may turn hosts away that it does not like.
+#[tokio::test]
+async fn a_destination_that_ends_the_connection_without_a_word_is_not_success() {
+    for (way, refuse_early) in [(Way::Raw, None), (Way::Raw, Some(3)), (Way::Mux, None)] {
+        let world = World::with(|config| config.refuse_early = refuse_early);
+        let rude = Destination::serve(|socket| async move { drop(socket) }).await;
+        let (bytes, stderr) = world.start_stdio(way, rude.port, &[]).exit(8).await;
+        assert_eq!(bytes, b"");
+        assert!(stderr.contains("ended before anything was said"), "{way:?}: {stderr}");
+        assert!(stderr.contains("may have ended the connection at once"), "{way:?}: {stderr}");
+        world.settled().await;
+    }
+}
+
+/// As sshd does with too many logins at a time. The agent dials before the session is ready, and the server is gone by
+/// then: with what it refuses early, for certain.
+#[tokio::test]
+async fn what_a_server_says_that_hangs_up_at_once_arrives() {
+    const WORDS: &[u8] = b"Exceeded MaxStartups\r\n\0\xff\n";
+    for (way, refuse_early) in [(Way::Raw, None), (Way::Raw, Some(1)), (Way::Raw, Some(3)), (Way::Mux, None)] {
+        for agent in [AgentKind::Realistic, AgentKind::Ideal] {
+            let world = World::with(|config| (config.agent, config.refuse_early) = (agent, refuse_early));
+            let rude = Destination::serve(|mut socket| async move { socket.write_all(WORDS).await }).await;
+            let stdio = world.start_stdio(way, rude.port, &[]);
+            assert_eq!(stdio.exit(0).await, (WORDS.to_vec(), String::new()), "{way:?} {refuse_early:?} {agent:?}");
+            world.settled().await;
+        }
+    }
+}
+
+/// In basic mode the agent is not told that there is to be no second connection: more data has it dial again.
+#[tokio::test]
+async fn a_destination_that_is_gone_when_it_is_dialled_again_is_status_8() {
+    let world = World::with(|config| config.agent_version = "3.0.196.0".into());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let mut stdio = world.start_stdio(Way::Mux, port, &[]);
+    stdio.write(b"?").await;
+    let (mut socket, _) = within("a connection", listener.accept()).await.expect("a connection");
+    drop(listener);
+    socket.read_u8().await.expect("it is asked");
+    socket.write_all(b"bye").await.expect("it is read");
+    drop(socket);
+    assert_eq!(stdio.read(3).await, b"bye");
+    world.until("the end of the connection", |state| state.sessions.values().all(|it| it.destinations == 0)).await;
+    stdio.write(b"more").await;
+    let (_, stderr) = stdio.exit(8).await;
+    assert!(stderr.contains("Unable to connect to specified port") && stderr.contains("hint: the agent"), "{stderr}");
     world.settled().await;
+}
+
+#[tokio::test]
+async fn words_of_the_agent_are_no_end_of_the_data() {
+    for (output, status) in [
+        ("Unable to connect to specified port: dial tcp: lookup nohost: no such host", 8),
+        ("Setting up data channel failed", 7),
+    ] {
+        let (world, echo) = (World::ideal(), Destination::echo().await);
+        let mut stdio = world.start_stdio(Way::Raw, echo.port, &[]);
+        stdio.echo(b"hello").await;
+        world.emulator.act(Action::ChannelClosed { output: output.into() });
+        let (_, stderr) = stdio.exit(status).await;
+        assert!(stderr.contains(output), "{stderr}");
+        world.settled().await;
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! Sessions that carry one connection at a time: basic mode, one after another; raw mode, one for good.
 
 use ssmfwd::{
-    proto::{Cause, CloseReason, Event, Initiator, OpenError, Read, StreamError, StreamId, limits},
+    proto::{Cause, CloseReason, Event, Initiator, Mode, OpenError, Read, StreamError, StreamId, limits},
     wire::PayloadKind,
 };
 
-use crate::peer::{BASIC, Peer, ms};
+use crate::peer::{BASIC, NEW, Peer, ms};
 
 // --- basic --------------------------------------------------------------------------------------------------
 
@@ -223,6 +223,59 @@ fn what_a_raw_connection_was_told_before_it_was_asked_for_is_not_lost() {
             (Err(OpenError::Closed(_)), None) => {}
             (opened, _) => panic!("{last_words:?}: {opened:?}"),
         }
+    }
+}
+
+/// It may even be done before the agent has acknowledged anything: the agent dials before the session is ready. The
+/// words of a server that turns everybody away were lost.
+#[test]
+fn what_a_raw_connection_was_told_before_the_session_was_ready_is_not_lost() {
+    for said in [&b"Exceeded MaxStartups\r\n"[..], b""] {
+        let mut peer = Peer::connected();
+        peer.say(PayloadKind::HandshakeRequest, crate::peer::request(NEW, r#"{"portNumber":"22"}"#));
+        peer.acknowledge(0);
+        peer.say(PayloadKind::HandshakeComplete, b"{}");
+        if !said.is_empty() {
+            peer.output(said);
+        }
+        peer.channel_closed(r#"{"Output":""}"#);
+        let told = !said.is_empty();
+        assert_eq!((peer.session.left_something(), peer.session.mode()), (told, Some(Mode::Raw)));
+        let initiator = if told { Initiator::Agent } else { Initiator::Service };
+        let reason = CloseReason::new(initiator, Cause::ChannelClosed(String::new()));
+        assert_eq!(peer.events(), [Event::Closed { reason: reason.clone(), terminate: false }], "and never ready");
+        if told {
+            let stream = peer.open();
+            assert_eq!(peer.read(stream), (said.to_vec(), Ok(Read::End)));
+        } else {
+            assert_eq!(peer.session.open_stream(), Err(OpenError::Closed(reason)));
+        }
+    }
+}
+
+/// What it said last is there, and what it said before is not.
+#[test]
+fn the_agents_end_of_a_raw_session_behind_a_gap_is_an_error() {
+    let mut peer = Peer::raw();
+    let stream = peer.open();
+    peer.output(b"one");
+    peer.say_at(peer.next + 1, PayloadKind::Output, b"three");
+    peer.channel_closed(r#"{"Output":""}"#);
+    let (data, end) = peer.read(stream);
+    assert_eq!(data, b"one");
+    assert!(matches!(end, Err(StreamError::SessionEnded(_))), "{end:?}");
+}
+
+/// Words of the agent are no end of the data, whoever's session it was.
+#[test]
+fn a_destination_that_cannot_be_dialled_is_no_end_of_the_data() {
+    for mut peer in [Peer::raw(), Peer::ready(BASIC)] {
+        let stream = peer.open();
+        peer.channel_closed(r#"{"Output":"Unable to connect to specified port: connection refused"}"#);
+        let (data, end) = peer.read(stream);
+        assert_eq!(data, b"");
+        let Err(StreamError::SessionEnded(reason)) = end else { panic!("{end:?}") };
+        assert!(reason.is_destination_unreachable() && !reason.is_end_of_data(), "{reason}");
     }
 }
 

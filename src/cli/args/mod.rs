@@ -318,6 +318,18 @@ mod tests {
     }
 
     #[test]
+    fn only_who_asks_says_so() {
+        let mut definition = Args::definition();
+        let mut help = |command: &str| {
+            let command = definition.find_subcommand_mut(command).expect("there is one");
+            command.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert!(help("shell").contains("tag:KEY=VALUE; asked for on a terminal"));
+        assert!(help("up").contains("tag:KEY=VALUE; asked for on a terminal"));
+        assert!(help("stdio").contains("--target <TARGET> The target: i-…") && !help("stdio").contains("asked for"));
+    }
+
+    #[test]
     fn the_manual_fits_a_terminal() {
         let is_paragraph = |line: &str| line.starts_with("LOCAL is");
         for line in MANUAL.lines().filter(|line| !is_paragraph(line)) {

@@ -116,6 +116,10 @@ impl Args {
             options.iter().filter(is_taken).cloned().collect()
         };
         let (of_one, of_shell) = (without(&stdio::NOT_TAKEN), without(&shell::NOT_TAKEN));
+        let of_one = of_one.into_iter().map(|option| match option.get_long() {
+            Some("target") => option.help(stdio::TARGET),
+            _ => option,
+        });
         let command = command.mut_subcommand("stdio", |stdio| stdio.args(of_one));
         let command = command.mut_subcommand("shell", |shell| shell.args(of_shell));
         let command = command.mut_subcommand("up", |up| up.args(options));

@@ -5,7 +5,8 @@ use clap::Args;
 
 pub(super) const ABOUT: &str = "\
 Open a shell on the target, or run the command of a session document. Without --document it is the shell that the \
-account's Session Manager preferences name. On a terminal every key is the shell's; without one, stdin is what is typed.";
+account's Session Manager preferences name. On a terminal every key is the shell's; without one, stdin is what is typed. \
+Who names no target is asked for one, on a terminal.";
 
 pub(super) const MANUAL: &str = "\
 Typed at the beginning of a line, the escapes of ssh are for ssmfwd: ~. ends the session, ~? lists them, ~~ is one ~.

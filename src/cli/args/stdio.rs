@@ -24,7 +24,7 @@ In ~/.ssh/config, for ssh and all that runs over it (scp, sftp, rsync, git, VS C
 When the destination ends, all that it sent is delivered and the exit status is 0. When stdin ends, all that it held is \
 delivered, and a reply is waited for as --linger says. When stdout is closed, that is the end at once. The SSM session \
 is always ended. Status 7: the session was lost, or not back within --reconnect-window. Status 8: the destination \
-refused, or did not answer within --connect-timeout.
+refused, did not answer within --connect-timeout, or hung up before a byte had passed.
 
 Examples:
     ssh -o 'ProxyCommand ssmfwd stdio %p --target %h' ec2-user@i-0123456789abcdef0
@@ -34,6 +34,10 @@ Examples:
 /// them.
 pub(super) const NOT_TAKEN: [&str; 9] =
     ["sessions", "max-connections", "lazy", "idle-close", "drain", "wait", "no-wait", "ready-fd", "admin"];
+
+/// Of `--target`, in place of what it says elsewhere: stdin is somebody else's, so nobody is asked for one.
+pub(super) const TARGET: &str = "The target: i-…, mi-…, ecs:CLUSTER_TASK_RUNTIME, ecs:CLUSTER/SERVICE[/CONTAINER], \
+    name:NAME (or a name alone), tag:KEY=VALUE; in ssh_config %h";
 
 /// One connection.
 #[derive(Debug, Clone, Args)]

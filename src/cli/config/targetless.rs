@@ -1,7 +1,10 @@
-//! Forwards and tunnels that lack nothing but a target: somebody may be asked for it.
+//! Forwards, tunnels and shells that lack nothing but a target: somebody may be asked for it.
 
-use super::Config;
-use crate::cli::{args::Args, plan::Access};
+use crate::cli::{
+    args::Args,
+    plan::{Access, PlannedForward},
+    report::Report,
+};
 
 /// Any target that is valid.
 const SOME_TARGET: &str = "i-0";
@@ -15,18 +18,23 @@ pub(in crate::cli) struct Targetless {
     pub(in crate::cli) access: Access,
 }
 
-impl Config {
-    /// What has no target. `None` if nothing lacks one, if something else is wrong too, or if targets would have to be
-    /// looked for in more than one place: one answer is for all.
-    pub(in crate::cli) fn targetless(&self, args: &Args) -> Option<Targetless> {
-        self.plan(args).err()?;
+impl Targetless {
+    /// What has no target of what the arguments come to. `None` if nothing lacks one, if something else is wrong too, or
+    /// if targets would have to be looked for in more than one place: one answer is for all.
+    pub(in crate::cli) fn of<P>(
+        args: &Args,
+        plan: impl Fn(&Args) -> Result<P, Report>,
+        forwards: impl FnOnce(&P) -> &[PlannedForward],
+    ) -> Option<Self> {
+        plan(args).err()?;
         let mut with_target = args.clone();
         with_target.choose_target(SOME_TARGET.to_owned());
-        let plan = self.plan(&with_target).ok()?;
-        let lacking = plan.forwards.into_iter().filter(|forward| forward.request.target == SOME_TARGET);
-        let (tunnels, mut places): (Vec<_>, Vec<_>) = lacking.map(|forward| (forward.tunnel, forward.access)).unzip();
+        let plan = plan(&with_target).ok()?;
+        let lacking = forwards(&plan).iter().filter(|forward| forward.request.target == SOME_TARGET);
+        let (tunnels, mut places): (Vec<_>, Vec<_>) =
+            lacking.map(|forward| (forward.tunnel.clone(), forward.access.clone())).unzip();
         places.dedup();
         let [access] = <[Access; 1]>::try_from(places).ok()?;
-        Some(Targetless { tunnels: tunnels.into_iter().flatten().collect(), access })
+        Some(Self { tunnels: tunnels.into_iter().flatten().collect(), access })
     }
 }

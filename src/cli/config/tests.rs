@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use super::{Config, File, Surroundings, load_plan, source::Source};
+use super::{Config, File, Surroundings, Targetless, load_plan, source::Source};
 use crate::cli::{args::Args, exit::Exit, plan::Plan, report::Report};
 
 const PATH: &str = "/folder/ssmfwd.toml";
@@ -18,6 +18,10 @@ fn args(line: &str) -> Args {
 fn plan(text: &str, line: &str) -> Result<Plan, Report> {
     let config = Config { file: Some(file(text)?), home: Some("/home/me".into()) };
     config.plan(&config.defaults_of(&args(line))?)
+}
+
+fn targetless(config: &Config, args: &Args) -> Option<Targetless> {
+    Targetless::of(args, |args| config.plan(args), |plan| &plan.forwards)
 }
 
 /// What is said of a file, without its path.
@@ -82,8 +86,8 @@ fn the_defaults_are_for_every_command() {
     }
     assert_eq!(complete("ssmfwd ls --profile p").access.profile.as_deref(), Some("p"));
     // Nothing is asked for that the file says.
-    assert_eq!(config.targetless(&complete("ssmfwd 1:2")), None);
-    assert!(config.targetless(&args("ssmfwd 1:2")).is_some());
+    assert_eq!(targetless(&config, &complete("ssmfwd 1:2")), None);
+    assert!(targetless(&config, &args("ssmfwd 1:2")).is_some());
 }
 
 #[test]
@@ -218,7 +222,7 @@ fn a_target_can_be_asked_for_if_nothing_else_is_wrong() {
                 [tunnels.d]\nforward = \"7:8\"\nprofile = \"other\"\n";
     let config = Config { file: Some(file(text).expect("valid")), home: None };
     let lacking = |line: &str| {
-        let lacking = config.targetless(&config.defaults_of(&args(line)).expect("valid"))?;
+        let lacking = targetless(&config, &config.defaults_of(&args(line)).expect("valid"))?;
         Some((lacking.tunnels.join(" "), lacking.access.profile?))
     };
     let of = |tunnels: &str, profile: &str| Some((tunnels.to_owned(), profile.to_owned()));

@@ -46,14 +46,14 @@ use super::{
     run::{Over, finish},
     shell::{self, ShellEnd, ShellOptions},
     signals::{Signal, Signals},
-    sys::take_variable,
+    sys::{self, take_variable},
 };
 use crate::{
     forward::{
         Bind, ConnectionEnd, Destination, Event, ForwardSpec, Listen, Observer, end_session,
-        stdio::{StdioEnd, StdioOptions, StdioTunnel},
+        stdio::{Stdin, StdioEnd, StdioOptions, StdioTunnel},
     },
-    proto::{Cause, CloseReason, Initiator},
+    proto::{Cause, CloseReason},
     session::{
         ConnectError, ControlError, ControlPlane as _, Dialer, Grant, Mode, QueryForm, Session, SessionEvent,
         SessionId, SessionKinds, SessionOptions, watch_for_wake,
@@ -99,6 +99,7 @@ pub(super) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(planned) => planned,
         Err(report) => return refuse(&report, started),
     };
+    let stdin = sys::own_stdin();
     let say = &settings.args.say;
     logging::init(say);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -106,7 +107,7 @@ pub(super) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return refuse(&Report::new(Exit::Failure, "cannot start threads"), started);
     };
     let reporter = Arc::new(Reporter::new(console, say.output, say.quiet).leaving_stdout().saying_little());
-    let over = runtime.block_on(run(&invocation, forward, &settings, &reporter));
+    let over = runtime.block_on(run(&invocation, forward, &settings, &stdin, &reporter));
     runtime.shutdown_background();
     if let Over::Failed(report) = &over {
         reporter.failed(report);
@@ -154,7 +155,13 @@ fn write_to(to: &mut impl io::Write, text: &str) {
     to.write_all(text.as_bytes()).and_then(|()| to.flush()).ok();
 }
 
-async fn run(invocation: &Invocation, forward: PlannedForward, settings: &Settings, reporter: &Arc<Reporter>) -> Over {
+async fn run(
+    invocation: &Invocation,
+    forward: PlannedForward,
+    settings: &Settings,
+    stdin: &Stdin,
+    reporter: &Arc<Reporter>,
+) -> Over {
     let started = &invocation.started;
     let mut signals = match Signals::install() {
         Ok(signals) => signals,
@@ -203,7 +210,7 @@ async fn run(invocation: &Invocation, forward: PlannedForward, settings: &Settin
     match session.mode() {
         Mode::Shell => {
             let options = ShellOptions { escape: settings.escape, reconnect_window: forward.options.reconnect_window };
-            let end = shell::carry(&session, options, &mut signals, reporter).await;
+            let end = shell::carry(&session, stdin, options, &mut signals, reporter).await;
             end.forget(&mut signals);
             finish(end_session(&session, &observer), &mut signals, reporter).await;
             if let ShellEnd::Ended(_) | ShellEnd::Left = end {
@@ -219,10 +226,11 @@ async fn run(invocation: &Invocation, forward: PlannedForward, settings: &Settin
             let stop = CancellationToken::new();
             let options = StdioOptions {
                 linger: forward.options.linger,
+                connect_timeout: forward.session.connect_timeout,
                 reconnect_window: forward.options.reconnect_window,
                 stall_timeout: forward.session.stall_timeout,
             };
-            let mut carrying = std::pin::pin!(StdioTunnel::of(session, observer).carry(options, &stop));
+            let mut carrying = std::pin::pin!(StdioTunnel::of(session, observer).carry(stdin, options, &stop));
             tokio::select! {
                 end = &mut carrying => of_pipe(&id, end, &forward, reporter),
                 signal = signals.next() => {
@@ -352,6 +360,10 @@ fn of_pipe(id: &SessionId, end: StdioEnd, forward: &PlannedForward, reporter: &R
             Over::Failed(Report::new(Exit::Destination, format!("{}: the destination did not answer", forward.name())))
         }
         StdioEnd::Connection(_) => Over::Done,
+        StdioEnd::Nothing => Over::Failed(Report::new(
+            Exit::Destination,
+            format!("{}: the connection ended before anything was said", forward.name()),
+        )),
         StdioEnd::Local(error) => Over::Failed(Report::new(Exit::Failure, "cannot go on").caused_by(&error)),
         StdioEnd::Session(reason) => lost(id, &reason, forward, reporter),
         StdioEnd::Outage(outage) => Over::Failed(Report::new(
@@ -364,7 +376,7 @@ fn of_pipe(id: &SessionId, end: StdioEnd, forward: &PlannedForward, reporter: &R
 /// A session that has ended before it was to.
 fn lost(id: &SessionId, reason: &CloseReason, forward: &PlannedForward, reporter: &Reporter) -> Over {
     tell_end(id, reason, reporter);
-    if matches!(&reason.cause, Cause::ChannelClosed(text) if text.is_empty()) && reason.initiator == Initiator::Agent {
+    if reason.is_end_of_data() {
         return Over::Done;
     }
     Over::Failed(Report::over(reason, forward))

@@ -15,10 +15,6 @@ use crate::{
     session::{ConnectError, ControlError, ControlErrorKind, DialError},
 };
 
-/// How the text of a handshake begins that only the destination can have held up: in basic mode the agent acknowledges
-/// the first bytes once it is connected there.
-const NO_DESTINATION: &str = "the agent acknowledges no data";
-
 /// The call that only a session with encryption makes.
 const GENERATE_DATA_KEY: &str = "GenerateDataKey";
 
@@ -228,7 +224,8 @@ fn of_early_end(reason: &CloseReason) -> Option<Symptom> {
         },
         (Initiator::Service, _) => Some(Symptom::EndedEarly),
         (Initiator::Agent, _) | (_, Cause::ChannelClosed(_)) => Some(Symptom::AgentFailed),
-        (_, Cause::Timeout(what)) if what.starts_with(NO_DESTINATION) => Some(Symptom::DestinationUnacknowledged),
+        // Without streams the agent acknowledges the first bytes once it is connected there.
+        (_, Cause::Timeout(_)) if reason.is_destination_unreachable() => Some(Symptom::DestinationUnacknowledged),
         (_, Cause::Timeout(_)) => Some(Symptom::AgentLate),
         (_, Cause::Encryption(_)) => Some(Symptom::EncryptionBroken),
         (_, Cause::Handshake(text)) if text.contains("KMSEncryption") => Some(Symptom::EncryptionAsked),

@@ -118,10 +118,12 @@ impl Report {
     pub(super) fn over(reason: &CloseReason, forward: &PlannedForward) -> Self {
         let report = Self::new(Exit::Lost, format!("{}: the session is over", forward.name())).caused_by(reason);
         let facts = Facts { access: &forward.access, forward: Some(forward), details: &Details::default() };
-        match of_end(reason) {
+        let report = match of_end(reason) {
             Some(symptom) => report.of_symptom(symptom, facts),
             None => report,
-        }
+        };
+        // The one connection that there was has ended it.
+        if reason.is_destination_unreachable() { Self { exit: Exit::Destination, ..report } } else { report }
     }
 
     /// A local address that cannot be bound.
@@ -193,6 +195,14 @@ impl Report {
         let how = if symptom == Symptom::DestinationRefused { "refuses connections" } else { "does not answer" };
         let report = Self::new(Exit::Destination, format!("{} {how}", forward.destination()));
         report.of_symptom(symptom, Facts { access, forward: Some(forward), details: &Details::default() })
+    }
+
+    /// Where somebody waits for the destination: what it kept from getting ready has its status.
+    pub(super) fn for_destination(self) -> Self {
+        match self.symptom {
+            Some(symptom) if symptom.is_of_destination() => Self { exit: Exit::Destination, ..self },
+            _ => self,
+        }
     }
 
     /// A session that was lost for good: no other one can be started in its place.
@@ -407,7 +417,10 @@ mod tests {
     #[test]
     fn a_silent_destination_is_told_from_a_slow_agent() {
         for (what, hint) in [
-            ("the agent acknowledges no data: the destination refused the connection", "the destination listens"),
+            (
+                "the agent acknowledges no data: the destination refused the connection or did not answer",
+                "the destination listens",
+            ),
             ("the agent did not complete the handshake", "--connect-timeout"),
         ] {
             let reason = CloseReason::new(Initiator::Library, Cause::Timeout(what));

@@ -122,6 +122,11 @@ impl Symptom {
         TABLE.get(self as usize).unwrap_or(&TABLE[0])
     }
 
+    /// Whether a session could not get ready because of its destination.
+    pub(in crate::cli) const fn is_of_destination(self) -> bool {
+        matches!(self, Self::DestinationUnreachable | Self::DestinationUnacknowledged | Self::HostUnresolved)
+    }
+
     /// Whether the target could not be looked up, so that no session was asked for.
     pub(in crate::cli) const fn is_of_lookup(self) -> bool {
         matches!(

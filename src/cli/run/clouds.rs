@@ -34,6 +34,15 @@ pub(in crate::cli) struct Clouds {
     known: Vec<Cloud>,
 }
 
+/// An AWS API that is loaded already.
+pub(in crate::cli) struct Loaded {
+    /// For which choice of credentials.
+    pub(super) asked: Access,
+    /// The choice, completed.
+    pub(super) access: Access,
+    pub(super) aws: Aws,
+}
+
 /// AWS with one choice of credentials.
 struct Cloud {
     asked: Access,
@@ -52,7 +61,8 @@ impl Clouds {
     }
 
     /// Takes over what has been loaded for a choice.
-    pub(super) async fn adopt(&mut self, asked: Access, access: Access, aws: Aws) -> Result<(), Report> {
+    pub(in crate::cli) async fn adopt(&mut self, loaded: Loaded) -> Result<(), Report> {
+        let Loaded { asked, access, aws } = loaded;
         let aws = Arc::new(aws);
         targets::tell_resolutions(&aws, &self.reporter);
         aws.outbound().ready().await.map_err(|error| {
@@ -86,7 +96,7 @@ impl Clouds {
             None => {
                 let mut access = asked.clone();
                 let aws = load(&mut access, limit).await?;
-                self.adopt(asked.clone(), access, aws).await?;
+                self.adopt(Loaded { asked: asked.clone(), access, aws }).await?;
                 self.known.len() - 1
             }
         };

@@ -7,7 +7,9 @@ use tokio::{net::TcpStream, sync::mpsc};
 
 use super::{clouds::Connectors, *};
 use crate::{
-    cli::{args::Format, console::tests::Page, events::By, plan::PlannedForward, supervision::Activation},
+    cli::{
+        args::Format, console::tests::Page, events::By, plan::PlannedForward, signals::Signal, supervision::Activation,
+    },
     forward::{LocalAddress, Script, TestConnector, TestTunnel, start_failure},
     proto::{Cause, CloseReason, Initiator, Mode},
     session::ControlErrorKind,

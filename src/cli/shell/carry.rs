@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     escape::{Asked, Escapes},
-    raw_terminal::{self, RawTerminal, Suspensions},
+    raw_terminal::{self, JobControl, RawTerminal},
 };
 use crate::{
     cli::{
@@ -26,7 +26,7 @@ use crate::{
         reporter::Reporter,
         signals::{Signal, Signals},
     },
-    forward::stdio::outage,
+    forward::stdio::{Input as LocalInput, Stdin, outage},
     proto::{CloseReason, StreamError},
     session::{Session, ShellOutput, ShellReader, ShellWriter},
 };
@@ -97,24 +97,29 @@ impl ShellEnd {
 /// Carries the shell of a session to its end. The terminal is as it was when this returns; the session is not ended.
 pub(in crate::cli) async fn carry(
     session: &Session,
+    stdin: &Stdin,
     options: ShellOptions,
     signals: &mut Signals,
     reporter: &Reporter,
 ) -> ShellEnd {
     let Ok(shell) = session.shell() else { return ShellEnd::Session(session.closed().await) };
+    let stdin = match stdin.open() {
+        Ok(stdin) => stdin,
+        Err(error) => return ShellEnd::Local(of("stdin", &error)),
+    };
     let (writer, reader) = shell.split();
     let takes_input = session.declared().is_none_or(|declared| declared.session_type != NON_INTERACTIVE);
     let terminal = match RawTerminal::enter(takes_input) {
         Ok(terminal) => terminal,
-        Err(error) => return ShellEnd::Local(io::Error::new(error.kind(), format!("the terminal: {error}"))),
+        Err(error) => return ShellEnd::Local(of("the terminal", &error)),
     };
     let is_terminal = terminal.is_some();
     let escapes = Escapes::new(options.escape.0.filter(|_| is_terminal));
     let (keys, pressed) = mpsc::channel(KEYS);
     let mut output = pin!(show(reader));
-    let mut input = pin!(type_in(Input { writer, pressed, escapes, is_terminal, takes_input, reporter }));
+    let mut input = pin!(type_in(Input { stdin, writer, pressed, escapes, is_terminal, takes_input, reporter }));
     let mut sizes = pin!(raw_terminal::follow_size(|columns, rows| session.resize(columns, rows)));
-    let mut suspensions = Suspensions::install();
+    let (mut suspensions, mut continuations) = (JobControl::suspensions(), JobControl::continuations());
     let mut away = pin!(outage(session.health(), options.reconnect_window));
     let mut interrupted: Option<Instant> = None;
     let mut types = true;
@@ -150,6 +155,7 @@ pub(in crate::cli) async fn carry(
             }
             never = &mut sizes => match never {},
             () = suspensions.next() => drop(keys.try_send(SUSPEND)),
+            () = continuations.next() => terminal.iter().for_each(RawTerminal::resume),
             // At a terminal somebody is there to wait, or to leave.
             outage = &mut away, if !is_terminal => return ShellEnd::Outage(outage),
         }
@@ -159,9 +165,12 @@ pub(in crate::cli) async fn carry(
 /// Why the output broke off.
 async fn failed(error: io::Error, session: &Session) -> ShellEnd {
     if error.get_ref().is_some_and(|error| error.is::<StreamError>()) {
-        ShellEnd::Session(session.closed().await)
-    } else {
-        ShellEnd::Local(error)
+        return ShellEnd::Session(session.closed().await);
+    }
+    match error.kind() {
+        // Who has read enough, as `head` has, wants no more.
+        io::ErrorKind::BrokenPipe => ShellEnd::Left,
+        _ => ShellEnd::Local(error),
     }
 }
 
@@ -170,8 +179,8 @@ async fn show(mut reader: ShellReader) -> io::Result<Option<i32>> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     while let Some(output) = reader.next().await? {
         match output {
-            ShellOutput::Output(bytes) => write(&mut stdout, &bytes).await,
-            ShellOutput::ErrorOutput(bytes) => write(&mut stderr, &bytes).await,
+            ShellOutput::Output(bytes) => write(&mut stdout, &bytes).await.map_err(|error| of("stdout", &error)),
+            ShellOutput::ErrorOutput(bytes) => write(&mut stderr, &bytes).await.map_err(|error| of("stderr", &error)),
         }?;
     }
     Ok(reader.exit_code())
@@ -180,6 +189,10 @@ async fn show(mut reader: ShellReader) -> io::Result<Option<i32>> {
 async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     to.write_all(bytes).await?;
     to.flush().await
+}
+
+fn of(which: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{which}: {error}"))
 }
 
 /// How the input came to its end. Where stdin ends before the shell, it does not.
@@ -194,6 +207,7 @@ enum Typed {
 }
 
 struct Input<'a> {
+    stdin: LocalInput,
     writer: ShellWriter,
     /// Keys that came as signals.
     pressed: mpsc::Receiver<u8>,
@@ -205,8 +219,7 @@ struct Input<'a> {
 
 /// Passes on what is typed. A shell that takes nothing does not keep escapes from being found.
 async fn type_in(input: Input<'_>) -> Typed {
-    let Input { mut writer, mut pressed, mut escapes, is_terminal, takes_input, reporter } = input;
-    let mut stdin = tokio::io::stdin();
+    let Input { mut stdin, mut writer, mut pressed, mut escapes, is_terminal, takes_input, reporter } = input;
     let mut buffer = vec![0; CHUNK];
     let mut reads = takes_input;
     let mut within_line = false;
@@ -234,7 +247,7 @@ async fn type_in(input: Input<'_>) -> Typed {
                         &[][..]
                     }
                     Ok(count) => &buffer[..count],
-                    Err(error) => return Typed::Failed(io::Error::new(error.kind(), format!("stdin: {error}"))),
+                    Err(error) => return Typed::Failed(of("stdin", &error)),
                 };
                 if let Some(last) = typed.last() {
                     within_line = !matches!(last, b'\n' | b'\r');

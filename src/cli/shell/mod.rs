@@ -1,13 +1,18 @@
 //! `ssmfwd shell`: a session, a shell, and what is said when it ends.
 //!
-//! Like `ssmfwd stdio` in everything but what is carried. Who has to log in is not asked for it in here: a forward does
-//! that, and `ssmfwd login`.
+//! ```text
+//! plan ─▶ asked for a target? ─▶ AWS ─▶ session ─▶ ready ─▶ the terminal is the shell's ─▶ the session is ended
+//!  2                              2, 4   1, 5, 6, 7             its status, or 7
+//!                                 └ 4: a login is offered once, then from AWS on again
+//! ```
+//!
+//! Questions are asked before the terminal is the shell's, and on a terminal only.
 
 mod carry;
 mod escape;
 mod raw_terminal;
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,12 +24,12 @@ use super::{
     plan::{PlannedForward, given},
     report::Report,
     reporter::Reporter,
-    run::{Clouds, Connectors, Over, explained, finish},
+    run::{Clouds, Connectors, Loaded, LoginOffer, Over, explained, finish, planned},
     signals::Signals,
 };
 use crate::{
-    forward::{Bind, Destination, ForwardSpec, Listen, end_session, start_session},
-    session::{SessionKinds, SessionOptions, Size},
+    forward::{Bind, Destination, ForwardSpec, Listen, Observer, end_session, start_session, stdio::Stdin},
+    session::{Session, SessionKinds, SessionOptions, Size},
 };
 
 const NO_TARGET: &str = "name one with --target i-0123456789abcdef0 or --target name:NAME (or SSMFWD_TARGET)";
@@ -37,66 +42,100 @@ pub(super) fn terminal_size(options: &mut SessionOptions) {
 }
 
 /// The whole command.
-pub(super) async fn run(args: &ShellArgs, all: &Args, reporter: &Arc<Reporter>) -> Over {
+pub(super) async fn run(args: &ShellArgs, mut all: Args, stdin: &Stdin, reporter: &Arc<Reporter>) -> Over {
     let mut signals = match Signals::install() {
         Ok(signals) => signals,
         Err(error) => return Over::Failed(Report::new(Exit::Failure, "cannot handle signals").caused_by(&error)),
     };
-    let mut forward = match plan(all) {
-        Ok(forward) => forward,
-        Err(report) => return Over::Failed(report),
+    let (plan, asked) = match planned(&mut all, plan, std::slice::from_ref, &mut signals, reporter).await {
+        Ok(planned) => planned,
+        Err(over) => return over,
     };
+    let mut loaded = asked.map(|asked| asked.loaded);
+    let mut login = LoginOffer::default();
+    loop {
+        // From the start, and without what was found out the first time.
+        let mut forward = plan.clone();
+        let begun = match begin(&mut forward, loaded.take(), &mut signals, reporter).await {
+            Ok(begun) => begun,
+            Err(Over::Failed(report)) => match login.after(report, &forward.access, &mut signals, reporter).await {
+                Ok(()) => continue,
+                Err(over) => return over,
+            },
+            Err(over) => return over,
+        };
+        let Begun { session, observer } = begun;
+        let shell = ShellOptions { escape: args.escape, reconnect_window: forward.options.reconnect_window };
+        let end = carry(&session, stdin, shell, &mut signals, reporter).await;
+        end.forget(&mut signals);
+        finish(end_session(&session, &observer), &mut signals, reporter).await;
+        return over(end, &forward);
+    }
+}
+
+/// A session that carries the shell.
+struct Begun {
+    session: Session,
+    observer: Observer,
+}
+
+/// Starts the session. Nothing is left of it on an error.
+async fn begin(
+    forward: &mut PlannedForward,
+    loaded: Option<Loaded>,
+    signals: &mut Signals,
+    reporter: &Arc<Reporter>,
+) -> Result<Begun, Over> {
     let started = Instant::now();
     let mut clouds = Clouds::new(reporter);
+    let connector = async {
+        if let Some(loaded) = loaded {
+            clouds.adopt(loaded).await?;
+        }
+        clouds.connector(forward).await
+    };
     let connector = tokio::select! {
-        connector = clouds.connector(&mut forward) => connector,
-        signal = signals.next() => return Over::Signal(signal),
+        connector = connector => connector.map_err(Over::Failed)?,
+        signal = signals.next() => return Err(Over::Signal(signal)),
     };
-    let connector = match connector {
-        Ok(connector) => connector,
-        Err(report) => return Over::Failed(report),
-    };
-    clouds.tell_names(std::iter::once(&forward));
+    let forward = &*forward;
+    clouds.tell_names(std::iter::once(forward));
     let mut options = connector.options.clone();
     options.kinds = SessionKinds::Shell;
     terminal_size(&mut options);
     let connector = connector.with_options(options);
 
-    let told = reporter.of(&forward);
-    let observer: crate::forward::Observer = Arc::new(move |event| told.tell(&event));
+    let told = reporter.of(forward);
+    let observer: Observer = Arc::new(move |event| told.tell(&event));
     let cancel = CancellationToken::new();
     let session = {
-        let mut starting =
-            std::pin::pin!(start_session(&connector, forward.request.clone(), observer.clone(), cancel.clone()));
+        let mut starting = pin!(start_session(&connector, forward.request.clone(), observer.clone(), cancel.clone()));
         tokio::select! {
             session = &mut starting => session,
             signal = signals.next() => {
                 reporter.stopping(signal);
                 cancel.cancel();
-                if let Some(Ok(session)) = finish(starting, &mut signals, reporter).await {
-                    finish(end_session(&session, &observer), &mut signals, reporter).await;
+                if let Some(Ok(session)) = finish(starting, signals, reporter).await {
+                    finish(end_session(&session, &observer), signals, reporter).await;
                 }
-                return Over::Signal(signal);
+                return Err(Over::Signal(signal));
             }
         }
     };
-    let session = match session {
-        Ok(session) => session,
+    match session {
+        Ok(session) => {
+            reporter.begun(forward, session.id(), started.elapsed());
+            Ok(Begun { session, observer })
+        }
         Err(error) => {
-            let report = Report::connect(&error, &forward, &forward.access);
-            return Over::Failed(tokio::select! {
-                report = explained(report.clone(), &clouds, std::iter::once(&forward)) => report,
+            let report = Report::connect(&error, forward, &forward.access);
+            Err(Over::Failed(tokio::select! {
+                report = explained(report.clone(), &clouds, std::iter::once(forward)) => report,
                 // It has failed before the signal came.
                 _ = signals.next() => report,
-            });
+            }))
         }
-    };
-    reporter.begun(&forward, session.id(), started.elapsed());
-    let shell = ShellOptions { escape: args.escape, reconnect_window: forward.options.reconnect_window };
-    let end = carry(&session, shell, &mut signals, reporter).await;
-    end.forget(&mut signals);
-    finish(end_session(&session, &observer), &mut signals, reporter).await;
-    over(end, &forward)
+    }
 }
 
 /// What is to be done. A forward that listens nowhere and leads nowhere but to the target.

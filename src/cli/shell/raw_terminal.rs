@@ -4,9 +4,9 @@
 //! come to the end of the guard as well. Killed, nobody can.
 
 #[cfg(unix)]
-pub(super) use self::unix::{RawTerminal, Suspensions, follow_size, size};
+pub(super) use self::unix::{JobControl, RawTerminal, follow_size, size};
 #[cfg(not(unix))]
-pub(super) use self::without::{RawTerminal, Suspensions, follow_size, size};
+pub(super) use self::without::{JobControl, RawTerminal, follow_size, size};
 
 #[cfg(unix)]
 mod unix {
@@ -19,13 +19,19 @@ mod unix {
     use rustix::termios::{OptionalActions, Termios, Winsize, isatty, tcgetattr, tcgetwinsize, tcsetattr};
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
-    use crate::cli::console;
+    use crate::cli::{console, prompt::in_foreground};
+
+    /// Not when what was written before has been shown: with a terminal that shows nothing at the moment (Ctrl-S), the
+    /// end would wait for whoever has stopped it.
+    const AT_ONCE: OptionalActions = OptionalActions::Now;
 
     /// The modes to go back to. Not in the guard: whoever panics unwinds past that, but shows its message before.
     static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
     /// The terminal at stdin in raw mode.
-    pub(in super::super) struct RawTerminal(());
+    pub(in super::super) struct RawTerminal {
+        modes: Termios,
+    }
 
     impl RawTerminal {
         /// `None` if stdin is no terminal, or nothing is to be typed.
@@ -41,10 +47,19 @@ mod unix {
             raw.make_raw();
             *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
             restore_before_panics();
-            let guard = Self(());
-            tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
+            let guard = Self { modes: raw };
+            tcsetattr(io::stdin(), AT_ONCE, &guard.modes)?;
             console::set_raw(true);
             Ok(Some(guard))
+        }
+
+        /// Once more: while we were stopped (SIGSTOP), somebody else had the terminal.
+        pub(in super::super) fn resume(&self) {
+            if in_foreground()
+                && let Err(error) = tcsetattr(io::stdin(), AT_ONCE, &self.modes)
+            {
+                tracing::debug!(%error, "the terminal is not in raw mode");
+            }
         }
     }
 
@@ -59,7 +74,7 @@ mod unix {
         let Some(before) = before else { return };
         console::set_raw(false);
         // A terminal that is gone needs no repair.
-        if let Err(error) = tcsetattr(io::stdin(), OptionalActions::Drain, &before) {
+        if let Err(error) = tcsetattr(io::stdin(), AT_ONCE, &before) {
             tracing::debug!(%error, "the terminal is not as it was");
         }
     }
@@ -101,22 +116,32 @@ mod unix {
         }
     }
 
-    /// SIGTSTP, which is not for us: what runs in the shell is to be suspended.
-    pub(in super::super) struct Suspensions(Option<Signal>);
+    /// A signal of job control.
+    pub(in super::super) struct JobControl(Option<Signal>);
 
-    impl Suspensions {
-        pub(in super::super) fn install() -> Self {
-            // SIGTSTP has no name of its own there.
-            Self(signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw())).ok())
+    impl JobControl {
+        /// SIGTSTP, which is not for us: what runs in the shell is to be suspended.
+        pub(in super::super) fn suspensions() -> Self {
+            Self::of(rustix::process::Signal::TSTP)
+        }
+
+        /// SIGCONT: we go on.
+        pub(in super::super) fn continuations() -> Self {
+            Self::of(rustix::process::Signal::CONT)
+        }
+
+        /// They have no names of their own there.
+        fn of(kind: rustix::process::Signal) -> Self {
+            Self(signal(SignalKind::from_raw(kind.as_raw())).ok())
         }
 
         /// Cancel-safe.
         pub(in super::super) async fn next(&mut self) {
-            let suspended = match &mut self.0 {
+            let came = match &mut self.0 {
                 Some(signals) => signals.recv().await,
                 None => None,
             };
-            if suspended.is_none() {
+            if came.is_none() {
                 std::future::pending::<()>().await;
             }
         }
@@ -134,6 +159,8 @@ mod without {
         pub(in super::super) fn enter(_: bool) -> io::Result<Option<Self>> {
             Ok(None)
         }
+
+        pub(in super::super) fn resume(&self) {}
     }
 
     pub(in super::super) fn size() -> Option<(u32, u32)> {
@@ -145,10 +172,14 @@ mod without {
     }
 
     /// There are none.
-    pub(in super::super) struct Suspensions(());
+    pub(in super::super) struct JobControl(());
 
-    impl Suspensions {
-        pub(in super::super) fn install() -> Self {
+    impl JobControl {
+        pub(in super::super) fn suspensions() -> Self {
+            Self(())
+        }
+
+        pub(in super::super) fn continuations() -> Self {
             Self(())
         }
 

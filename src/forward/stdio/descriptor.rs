@@ -6,11 +6,12 @@
 //!
 //! | what it is | how |
 //! | --- | --- |
-//! | a pipe, Linux | opened once more through `/proc/self/fd`: a description of our own, which may well not block |
+//! | a pipe without a name, Linux | opened once more through `/proc/self/fd`: a description of our own, which may well not block |
 //! | a socket | each call says for itself that it must not block |
 //! | a file, a terminal, anything else | threads that may block; the end of the process does not wait for them |
 //!
-//! Where `/proc` is missing or forbids it, a pipe is one of the others.
+//! Where `/proc` is missing or forbids it, a pipe is one of the others. One with a name always is: opened anew when its
+//! writers have gone, it never tells of its end.
 
 use std::{
     io,
@@ -21,9 +22,13 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[cfg(not(unix))]
-pub(super) use self::threads::{Input, Output};
+pub(super) use self::threads::Output;
+#[cfg(not(unix))]
+pub(crate) use self::threads::{Input, Stdin};
 #[cfg(unix)]
-pub(super) use self::unix::{Input, Output};
+pub(super) use self::unix::Output;
+#[cfg(unix)]
+pub(crate) use self::unix::{Input, Stdin};
 
 #[cfg(unix)]
 mod unix {
@@ -50,8 +55,27 @@ mod unix {
     /// Bytes that a thread reads or writes at once.
     const CHUNK: usize = 64 * 1024;
 
+    /// stdin, before it is read: the one that the process was started with, which everything that it starts has too, or
+    /// one that was moved out of their reach.
+    #[derive(Debug, Default)]
+    pub(crate) struct Stdin(Option<OwnedFd>);
+
+    impl Stdin {
+        pub(crate) fn moved_to(descriptor: OwnedFd) -> Self {
+            Self(Some(descriptor))
+        }
+
+        /// Must run inside a tokio runtime.
+        pub(crate) fn open(&self) -> io::Result<Input> {
+            match &self.0 {
+                Some(moved) => Input::of(moved.as_fd()),
+                None => Input::of(io::stdin().as_fd()),
+            }
+        }
+    }
+
     /// What stdin is.
-    pub(in super::super) enum Input {
+    pub(crate) enum Input {
         Pipe(pipe::Receiver),
         Socket(AsyncFd<OwnedFd>),
         Other(tokio::fs::File),
@@ -65,19 +89,17 @@ mod unix {
     }
 
     impl Input {
-        pub(in super::super) fn stdin() -> io::Result<Self> {
-            Self::of(io::stdin().as_fd())
-        }
-
         fn of(descriptor: BorrowedFd<'_>) -> io::Result<Self> {
             match file_type(descriptor)? {
-                FileType::Fifo => match pipe::OpenOptions::new().open_receiver(path(descriptor)) {
-                    Ok(pipe) => Ok(Self::Pipe(pipe)),
-                    Err(error) => {
-                        tracing::debug!(%error, "stdin cannot be opened once more: it gets a thread");
-                        Ok(Self::Other(with_thread(descriptor)?))
+                FileType::Fifo if !has_name(descriptor) => {
+                    match pipe::OpenOptions::new().open_receiver(path(descriptor)) {
+                        Ok(pipe) => Ok(Self::Pipe(pipe)),
+                        Err(error) => {
+                            tracing::debug!(%error, "stdin cannot be opened once more: it gets a thread");
+                            Ok(Self::Other(with_thread(descriptor)?))
+                        }
                     }
-                },
+                }
                 FileType::Socket => Ok(Self::Socket(socket(descriptor, Interest::READABLE)?)),
                 _ => Ok(Self::Other(with_thread(descriptor)?)),
             }
@@ -119,6 +141,10 @@ mod unix {
                 }
             }
         }
+    }
+
+    fn has_name(pipe: BorrowedFd<'_>) -> bool {
+        std::fs::read_link(path(pipe)).is_ok_and(|name| name.is_absolute())
     }
 
     fn file_type(descriptor: BorrowedFd<'_>) -> io::Result<FileType> {
@@ -221,17 +247,21 @@ mod unix {
 mod threads {
     use super::*;
 
+    /// stdin, before it is read.
+    #[derive(Debug, Default)]
+    pub(crate) struct Stdin(());
+
+    impl Stdin {
+        pub(crate) fn open(&self) -> io::Result<Input> {
+            Ok(Input(tokio::io::stdin()))
+        }
+    }
+
     /// stdin, read by a thread.
-    pub(in super::super) struct Input(tokio::io::Stdin);
+    pub(crate) struct Input(tokio::io::Stdin);
 
     /// stdout, written by a thread.
     pub(in super::super) struct Output(tokio::io::Stdout);
-
-    impl Input {
-        pub(in super::super) fn stdin() -> io::Result<Self> {
-            Ok(Self(tokio::io::stdin()))
-        }
-    }
 
     impl Output {
         pub(in super::super) fn stdout() -> io::Result<Self> {

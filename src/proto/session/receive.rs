@@ -224,13 +224,15 @@ impl Session {
             self.open(now, agreed, "");
         }
         // In raw mode the agent ends the session at the end of the destination's data, and so does an administrator at
-        // any time: the wire does not tell the two apart. With data under way it was not the end of a conversation. A
-        // shell ends when its user has typed the end, which may be under way.
-        let quiet = self.outgoing.unacked() == 0;
+        // any time: the wire does not tell the two apart. With data under way, or missing, it was not the end of a
+        // conversation. A shell ends when its user has typed the end, which may be under way.
+        let (unacked, missing) = (self.outgoing.unacked() > 0, self.incoming.early().0 > 0);
         let (ending, by_agent) = match &self.phase {
             Phase::Open(open) => {
                 let by_agent = match open.port.mode() {
-                    Mode::Raw => quiet && !open.port.has_unsent(),
+                    // What is under way before ready is no data. A server that says its piece and leaves is gone by then.
+                    Mode::Raw if !open.is_ready() => open.port.has_received() && !missing,
+                    Mode::Raw => !unacked && !open.port.has_unsent() && !missing,
                     Mode::Shell => true,
                     Mode::Mux | Mode::Basic => false,
                 };

@@ -6,6 +6,10 @@
 use std::{os::unix::process::ExitStatusExt as _, process::Command, time::Duration};
 
 use pty_process::{Pty, Size};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    termios::{OptionalActions, Termios, tcgetattr, tcsetattr},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::Child,
@@ -90,6 +94,28 @@ impl Terminal {
             read.unwrap_or_else(|_| panic!("no {awaited:?} within {PATIENCE:?} in:\n{}", self.shown)).unwrap_or(0);
         self.shown.push_str(&String::from_utf8_lossy(&buffer[..count]));
         count > 0
+    }
+
+    /// The modes of the terminal.
+    pub(crate) fn modes(&self) -> Termios {
+        tcgetattr(&self.pty).expect("a terminal")
+    }
+
+    pub(crate) fn set_modes(&self, modes: &Termios) {
+        tcsetattr(&self.pty, OptionalActions::Now, modes).expect("a terminal");
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw).expect("it runs");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Waits for the end, without looking: the exit status as a shell gives it.
+    pub(crate) async fn end_unseen(mut self) -> Option<i32> {
+        let status =
+            timeout(PATIENCE, self.child.wait()).await.unwrap_or_else(|_| panic!("no end within {PATIENCE:?}"));
+        let status = status.expect("a child of ours");
+        status.code().or_else(|| status.signal().map(|signal| 128 + signal))
     }
 
     /// Waits for the end: the exit status as a shell gives it, and all that was shown.

@@ -46,6 +46,42 @@ async fn a_forward_on_a_terminal_offers_the_login_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_shell_on_a_terminal_offers_the_login_and_goes_on() {
+    let office = Office::with(|config| {
+        config.sso.auto_device = true;
+        config.nodes = vec![Node::new(World::TARGET).named("bastion")];
+    });
+    for arguments in [&["-t", World::TARGET][..], &[]] {
+        let mut terminal = start(&office, &[&["shell", "--profile", "dev"], arguments].concat());
+        terminal.until("log in now? [Y/n] ").await;
+        terminal.types("\n").await;
+        terminal.until("ssmfwd: logged in to corp").await;
+        if arguments.is_empty() {
+            terminal.until("bastion").await;
+            terminal.types("\r").await;
+        }
+        terminal.until("ready in ").await;
+        terminal.types("echo $((6*7)); exit\r").await;
+        let (status, screen) = terminal.end().await;
+        assert_eq!((status, screen.matches("log in now?").count()), (Some(0), 1), "{screen}");
+        assert!(screen.contains("42\r\n") && !screen.contains("error: "), "{screen}");
+        office.expire_token();
+        office.change_token(|token| {
+            token.as_object_mut().expect("an object").remove("refreshToken");
+        });
+    }
+    // Whoever declines is told what has failed; nobody is asked without a terminal.
+    let mut terminal = start(&office, &["shell", "--profile", "dev", "-t", World::TARGET]);
+    terminal.until("log in now? [Y/n] ").await;
+    terminal.types("n\n").await;
+    let (status, screen) = terminal.end().await;
+    assert!(status == Some(4) && screen.contains("`ssmfwd login --profile dev`"), "{screen}");
+    let ended = office.run(&["shell", "--profile", "dev", "-t", World::TARGET]).await.expect_status(4);
+    assert!(!ended.stderr.contains("log in now?"), "{}", ended.stderr);
+    assert_eq!(office.world.settled().await.sessions_started, 2);
+}
+
+#[tokio::test]
 async fn an_offer_can_be_declined_and_is_made_once() {
     let office = Office::new();
     let forward = ["0:127.0.0.1:9", "-t", World::TARGET, "--profile", "dev"];
