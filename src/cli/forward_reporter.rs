@@ -33,6 +33,8 @@ const CAUSES_MAX: usize = 4;
 pub(super) struct ForwardReporter {
     reporter: Arc<Reporter>,
     forward: PlannedForward,
+    /// There is one session, and nothing takes its place: it carries all there is.
+    alone: bool,
     told: Mutex<Told>,
 }
 
@@ -121,7 +123,12 @@ impl Told {
 
 impl ForwardReporter {
     pub(super) fn new(reporter: Arc<Reporter>, forward: PlannedForward) -> Self {
-        Self { reporter, forward, told: Mutex::default() }
+        Self { reporter, forward, alone: false, told: Mutex::default() }
+    }
+
+    /// For one session without a forward around it.
+    pub(super) fn alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 
     /// Something happened.
@@ -245,7 +252,8 @@ impl ForwardReporter {
                 };
                 // What several sessions lose they most often lose together.
                 if is_first {
-                    reporter.say(&format!("{name}: websocket lost ({loss}): reconnecting; connections are kept"));
+                    let kept = if self.alone { "" } else { "; connections are kept" };
+                    reporter.say(&format!("{name}: websocket lost ({loss}): reconnecting{kept}"));
                 }
                 reporter.emit(&Body::Reconnecting { forward: name, session_id: Some(session_id), attempt: 0, cause });
             }
@@ -408,9 +416,8 @@ impl ForwardReporter {
         tracing::info!(forward = name, session = id, active, "stalled");
         self.told().set_stage(session, if active { Stage::Stalled } else { Stage::Serving });
         if active {
-            self.reporter.warn(&format!(
-                "{name}: nothing heard from the agent for 10 s: connections wait, new ones get another session"
-            ));
+            let waiting = if self.alone { "" } else { ": connections wait, new ones get another session" };
+            self.reporter.warn(&format!("{name}: nothing heard from the agent for 10 s{waiting}"));
         } else {
             self.reporter.say(&format!("{name}: the agent is heard again"));
         }

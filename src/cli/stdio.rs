@@ -108,7 +108,7 @@ fn plan(args: &StdioArgs, all: &Args) -> Result<PlannedForward, Report> {
 
 /// Tells what happens. What the final report says too is only an event.
 fn observer(forward: &PlannedForward, reporter: &Arc<Reporter>) -> Observer {
-    let (told, reporter, name) = (reporter.of(forward), reporter.clone(), forward.name().to_owned());
+    let (told, reporter, name) = (reporter.of(forward).alone(), reporter.clone(), forward.name().to_owned());
     let destination = forward.destination();
     Arc::new(move |event| match event {
         Event::SessionEnded { session, member, reason, bytes_up, bytes_down, .. } => {

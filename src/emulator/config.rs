@@ -64,7 +64,7 @@ pub struct EmulatorConfig {
     pub agent_refuses: Option<String>,
     /// The session type that the agent names, if not that of the document. It serves the latter.
     pub session_type: Option<String>,
-    /// What runs in shell sessions; commands are given to it after `-c`.
+    /// What runs in shell sessions; commands on a pty are given to it after `-c`.
     pub shell: String,
     /// Whether input of shells is changed as on Windows: line feeds become carriage returns in a payload without CR LF.
     pub windows: bool,

@@ -5,7 +5,7 @@
 //! closely cuts off the reply, and one that never follows leaks a connection at the destination. The compromise:
 //!
 //! ```text
-//! local end ──┬─ nothing was ever sent, or the local socket failed ───────────▶ at once
+//! local end ──┬─ nothing was ever sent, or the local socket failed ───────────▶ at once, unless a greeting is awaited
 //!             ├─ the last byte went downwards: nothing is owed ───────────────▶ after max(200 ms, 2 RTT) of silence
 //!             └─ the last byte went upwards: a reply may be due ──────────────▶ after the linger time of silence
 //! ```
@@ -57,6 +57,12 @@ impl HalfClose {
     #[must_use]
     pub const fn new(linger: Duration) -> Self {
         Self { linger, sent: false, reply_due: false, last_heard: None, local_end: LocalEnd::NotYet }
+    }
+
+    /// A destination that was sent nothing is waited for, too: it may be what speaks first.
+    #[must_use]
+    pub const fn awaiting_greeting(self) -> Self {
+        Self { sent: true, reply_due: true, ..self }
     }
 
     /// Bytes of the local program were given to the stream.
@@ -177,6 +183,19 @@ mod tests {
         policy.heard(start);
         policy.local_ended(start, RTT);
         assert_eq!(policy.fin(start), Fin::Now);
+    }
+
+    #[test]
+    fn a_greeting_can_be_awaited() {
+        let start = start();
+        let mut policy = HalfClose::new(LINGER).awaiting_greeting();
+        policy.local_ended(start, RTT);
+        assert_eq!(policy.fin(start), Fin::At(start + LINGER));
+        // One that has come is all that is awaited.
+        let mut policy = HalfClose::new(LINGER).awaiting_greeting();
+        policy.heard(start);
+        policy.local_ended(start, RTT);
+        assert_eq!(policy.fin(start), Fin::At(start + ANSWERED));
     }
 
     #[test]

@@ -176,6 +176,11 @@ impl<L: LocalSocket, S: TunnelStream> Relay<L, S> {
         }
     }
 
+    /// Waits for the destination's first words as for a reply, where nobody connects only to see whether that is possible.
+    pub(super) fn awaiting_greeting(self) -> Self {
+        Self { policy: self.policy.awaiting_greeting(), ..self }
+    }
+
     /// Lets the agent be silent for so long after our FIN, where that is not to be bounded like a connection among many.
     pub(super) fn waiting_for_fin(self, fin_wait: Duration) -> Self {
         Self { fin_wait, ..self }

@@ -31,10 +31,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::descriptor::{Input, Stdin};
-use self::{descriptor::Output, dialled::not_dialled};
+pub(crate) use self::descriptor::{Input, Output, Stdin};
+use self::dialled::not_dialled;
 use super::{
-    ConnectionEnd, Connector, Event, LocalSocket, Monitor, Observer, Peer, Relay, Tunnel, event, status::Traffic,
+    ConnectionEnd, Connector, Event, LocalSocket, Observer, Peer, Relay, Tunnel, end_session, start_session,
+    status::Traffic,
 };
 use crate::{
     proto::CloseReason,
@@ -84,9 +85,7 @@ pub(crate) async fn start<C: Connector>(
     observer: Observer,
     cancel: CancellationToken,
 ) -> Result<StdioTunnel<C::Tunnel>, ConnectError> {
-    // Nobody asks it: there is one connection, and who has started it sees it.
-    let monitor = Monitor::new(Vec::new());
-    let tunnel = event::start(connector, request, 0, (&observer, &monitor), cancel).await?;
+    let tunnel = start_session(connector, request, observer.clone(), cancel).await?;
     Ok(StdioTunnel { tunnel, observer })
 }
 
@@ -107,8 +106,7 @@ impl<T: Tunnel> StdioTunnel<T> {
             Ok(local) => self.relay(local, options, stop).await,
             Err(error) => StdioEnd::Local(error),
         };
-        let reason = self.tunnel.close().await;
-        (self.observer)(event::end_of(&self.tunnel, 0, reason, false));
+        end_session(&self.tunnel, &self.observer).await;
         end
     }
 
@@ -129,7 +127,7 @@ impl<T: Tunnel> StdioTunnel<T> {
         (self.observer)(Event::ConnectionOpened { peer });
         let traffic = Arc::<Traffic>::default();
         let relay = Relay::counted(local, stream, options.linger, traffic.clone());
-        let mut relay = relay.waiting_for_fin(options.stall_timeout);
+        let mut relay = relay.waiting_for_fin(options.stall_timeout).awaiting_greeting();
         let unhurried = CancellationToken::new();
         let (connection, end) = tokio::select! {
             end = relay.finish(&unhurried) => (end, match end {

@@ -179,7 +179,7 @@ async fn without_a_target_a_terminal_is_asked_for_one() {
 async fn the_status_of_a_command_on_a_chosen_target_is_ours() {
     let world = World::with(|config| {
         fleet(config);
-        apart(config, "echo done; exit 3");
+        apart(config, "sh -c 'echo done; exit 3'");
     });
     let mut terminal = without_target(&world, "--document Apart");
     terminal.until("on premises").await;
@@ -378,6 +378,31 @@ async fn ten_megabytes_arrive_as_they_are() {
     }
 }
 
+/// Whoever shares the pipe may have set that, and may be slow to read.
+#[tokio::test]
+async fn a_pipe_that_does_not_block_takes_all() {
+    const BYTES: u64 = 1 << 20;
+    let world = World::ideal();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).expect("it can be set");
+    let parameter = format!("command=head -c {BYTES} /dev/zero");
+    let arguments = ["shell", "-t", World::TARGET, "-q", "--document", "AWS-StartInteractiveCommand", "--parameter"];
+    let mut command = world.command(&[&arguments[..], &[&parameter]].concat());
+    let mut child = command.stdin(Stdio::null()).stdout(writer).kill_on_drop(true).spawn().expect("the built binary");
+    drop(command);
+    let is_full = async {
+        while rustix::io::ioctl_fionread(&reader).expect("a pipe") < 60 << 10 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("a full pipe", is_full).await;
+    let mut reader = tokio::fs::File::from_std(File::from(std::os::fd::OwnedFd::from(reader)));
+    let mut shown = Vec::new();
+    within("all of it", reader.read_to_end(&mut shown)).await.expect("a pipe can be read");
+    assert_eq!((child.wait().await.expect("a child of ours").code(), shown.len() as u64), (Some(0), BYTES));
+    world.settled().await;
+}
+
 #[tokio::test]
 async fn without_a_terminal_stdin_is_typed() {
     for world in worlds() {
@@ -419,6 +444,21 @@ async fn a_command_has_its_streams_and_its_status() {
         });
         let (status, stdout, stderr) = piped(&world, &["--document", "Apart"], b"not read").await;
         assert_eq!((status, &stdout[..], &stderr[..]), (Some(3), &b"out\n"[..], "err\n"));
+        world.settled().await;
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_started_has_failed() {
+    for document in ["Apart", "AWS-StartNonInteractiveCommand"] {
+        let world = World::with(|config| apart(config, "/no/such/program"));
+        let mut arguments = vec!["--document", document];
+        if document != "Apart" {
+            arguments.extend(["--parameter", "command=/no/such/program"]);
+        }
+        let (status, stdout, stderr) = piped(&world, &arguments, b"").await;
+        let expected = (Some(1), &b""[..], "fork/exec /no/such/program: no such file or directory");
+        assert_eq!((status, &stdout[..], &stderr[..]), expected, "{document}");
         world.settled().await;
     }
 }

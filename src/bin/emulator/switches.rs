@@ -70,7 +70,7 @@ pub(super) struct Switches {
     /// The session type that the agent names, whatever it serves.
     #[arg(long, value_name = "TYPE", help_heading = "Agent")]
     session_type: Option<String>,
-    /// What runs in shell sessions, and gets commands after `-c`.
+    /// What runs in shell sessions, and gets the commands of those on a pty after `-c`.
     #[arg(long, default_value = "sh", value_name = "PROGRAM", help_heading = "Shells")]
     shell: String,
     /// Input of shells is changed as on Windows: line feeds become carriage returns in a payload without CR LF.

@@ -118,6 +118,15 @@ impl Args {
         let (of_one, of_shell) = (without(&stdio::NOT_TAKEN), without(&shell::NOT_TAKEN));
         let of_one = of_one.into_iter().map(|option| match option.get_long() {
             Some("target") => option.help(stdio::TARGET),
+            Some("document") => option.help(stdio::DOCUMENT),
+            Some("reconnect-window") => option.help(stdio::RECONNECT_WINDOW),
+            Some("stall-timeout") => option.help(stdio::STALL_TIMEOUT),
+            _ => option,
+        });
+        let of_shell = of_shell.into_iter().map(|option| match option.get_long() {
+            Some("document") => option.help(shell::DOCUMENT),
+            Some("reconnect-window") => option.help(shell::RECONNECT_WINDOW),
+            Some("stall-timeout") => option.help(stdio::STALL_TIMEOUT),
             _ => option,
         });
         let command = command.mut_subcommand("stdio", |stdio| stdio.args(of_one));

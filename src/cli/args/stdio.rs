@@ -39,6 +39,12 @@ pub(super) const NOT_TAKEN: [&str; 9] =
 pub(super) const TARGET: &str = "The target: i-…, mi-…, ecs:CLUSTER_TASK_RUNTIME, ecs:CLUSTER/SERVICE[/CONTAINER], \
     name:NAME (or a name alone), tag:KEY=VALUE; in ssh_config %h";
 
+/// The same of others, where there is no FORWARD and nothing takes the session's place.
+pub(super) const DOCUMENT: &str = "The session document, instead of the one that the destination calls for";
+pub(super) const RECONNECT_WINDOW: &str =
+    "How long the session may be without a websocket until the connection is over";
+pub(super) const STALL_TIMEOUT: &str = "How long nothing may be heard from the agent until the session is over";
+
 /// One connection.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct StdioArgs {

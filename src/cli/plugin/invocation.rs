@@ -45,6 +45,9 @@ pub(super) struct Invocation {
     pub(super) target: Option<String>,
     /// The document it was started with, if one was named.
     pub(super) document: Option<String>,
+    /// Where to listen, if the caller chose: the parameters of the document of these names.
+    pub(super) local_port: Option<String>,
+    pub(super) local_socket: Option<String>,
 }
 
 /// Which session it is, and whose: what it takes to end it.
@@ -125,6 +128,8 @@ impl Wanted {
             stream_url: needed("StreamUrl")?,
             target: field(&request, "Target"),
             document: field(&request, "DocumentName"),
+            local_port: parameter(&request, "localPortNumber"),
+            local_socket: parameter(&request, "localUnixSocket"),
             started,
         })))
     }
@@ -146,6 +151,11 @@ fn field(object: &Map<String, Value>, name: &str) -> Option<String> {
     let exact = object.get(name);
     let value = exact.or_else(|| object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value));
     value?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// The first value of a parameter of the document.
+fn parameter(request: &Map<String, Value>, name: &str) -> Option<String> {
+    request.get("Parameters")?.get(name)?.get(0)?.as_str().map(str::to_owned)
 }
 
 /// Whether a URL is that of SSM, by the first label of its host, which may stand behind that of a VPC endpoint.
@@ -177,7 +187,8 @@ mod tests {
 
     #[test]
     fn the_arguments_of_the_aws_cli() {
-        let request = r#"{"Target":"i-0123456789abcdef0","DocumentName":"AWS-StartSSHSession"}"#;
+        let request = r#"{"Target":"i-0123456789abcdef0","DocumentName":"AWS-StartSSHSession",
+            "Parameters":{"portNumber":["22"],"localPortNumber":["13306"]}}"#;
         let endpoint = "https://ssm.eu-west-1.amazonaws.com";
         let all = session(&[ANSWER, "eu-west-1", "StartSession", "dev", request, endpoint, "more"]);
         let started = Started {
@@ -189,6 +200,7 @@ mod tests {
         assert_eq!(all.started, started);
         assert_eq!(all.target.as_deref(), Some("i-0123456789abcdef0"));
         assert_eq!(all.document.as_deref(), Some("AWS-StartSSHSession"));
+        assert_eq!((all.local_port.as_deref(), all.local_socket.as_deref()), (Some("13306"), None));
         assert!(!format!("{all:?}").contains("secret"));
         let empty = session(&[ANSWER, "eu-west-1", "StartSession", "", "{}", ""]);
         assert_eq!((empty.started.profile, empty.target, empty.started.endpoint_url), (None, None, None));

@@ -240,7 +240,7 @@ async fn run(
                 }
             }
         }
-        _ => port::serve(session, forward, observer, &mut signals, reporter).await,
+        _ => port::serve(session, invocation, forward, observer, &mut signals, reporter).await,
     }
 }
 
@@ -269,7 +269,7 @@ fn plan(invocation: &Invocation, args: &Args) -> Result<PlannedForward, Report> 
 
 /// Tells of what concerns the session. What the lines for others say already is only an event.
 fn observer(forward: &PlannedForward, reporter: &Arc<Reporter>) -> Observer {
-    let (told, reporter) = (reporter.of(forward), reporter.clone());
+    let (told, reporter) = (reporter.of(forward).alone(), reporter.clone());
     Arc::new(move |event| match event {
         Event::SessionEnded { .. } | Event::Dormant { .. } | Event::StartFailed { .. } => {}
         Event::DestinationRefused { .. } => reporter.plain(&Line::DestinationFailed.to_string()),
@@ -338,7 +338,7 @@ async fn attach(
     }
     let mut options: SessionOptions = forward.session.options();
     options.wake = Some(watch_for_wake());
-    options.kinds = SessionKinds::Any;
+    options.kinds = kinds(invocation.document.as_deref());
     shell::terminal_size(&mut options);
     options.observer = Some(Arc::new({
         let (observer, session) = (observer.clone(), id.clone());
@@ -351,6 +351,13 @@ async fn attach(
 /// What it means to have no credentials.
 const UNSIGNED: &str = "the session goes on without credentials; it is over when its connection is lost, and a shell that \
      is left lives on until its idle timeout";
+
+/// Which sessions a document leads to. Those of connections begin with a handshake, so that one that does not begin has a
+/// deadline; a shell may be silent.
+fn kinds(document: Option<&str>) -> SessionKinds {
+    let connects = |name: &str| name == "AWS-StartSSHSession" || name.starts_with("AWS-StartPortForwarding");
+    if document.is_some_and(connects) { SessionKinds::Connections } else { SessionKinds::Any }
+}
 
 /// What became of stdin and stdout.
 fn of_pipe(id: &SessionId, end: StdioEnd, forward: &PlannedForward, reporter: &Reporter) -> Over {
@@ -411,6 +418,18 @@ fn left(signal: Signal, reporter: &Reporter) -> Over {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn documents_of_connections_have_a_deadline() {
+        for name in
+            ["AWS-StartSSHSession", "AWS-StartPortForwardingSession", "AWS-StartPortForwardingSessionToRemoteHost"]
+        {
+            assert_eq!(kinds(Some(name)), SessionKinds::Connections, "{name}");
+        }
+        for name in [None, Some("AWS-StartInteractiveCommand"), Some("SSM-SessionManagerRunShell"), Some("Mine")] {
+            assert_eq!(kinds(name), SessionKinds::Any, "{name:?}");
+        }
+    }
 
     #[test]
     fn the_name_decides() {

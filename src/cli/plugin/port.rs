@@ -12,7 +12,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{left, lost, words::Line};
+use super::{invocation::Invocation, left, lost, words::Line};
 use crate::{
     cli::{
         exit::Exit,
@@ -52,13 +52,16 @@ impl Connector for NoMore {
 /// Listens where the document says, and serves until the session is over or somebody wants no more.
 pub(super) async fn serve(
     session: Session,
+    invocation: &Invocation,
     forward: PlannedForward,
     observer: Observer,
     signals: &mut Signals,
     reporter: &Arc<Reporter>,
 ) -> Over {
     let id = session.id().clone();
-    let listening = listen(&session)
+    let declared = session.declared();
+    let property = |name: &str| declared.as_ref().map(|declared| declared.property(name)).unwrap_or_default();
+    let listening = listen(invocation, property)
         .and_then(|listen| bind(&session, listen, &forward, &observer, reporter).map_err(|error| Report::bind(&error)));
     let forwarder = match listening {
         Ok(forwarder) => forwarder,
@@ -99,10 +102,21 @@ pub(super) async fn serve(
     lost(&id, &reason, &forward, reporter)
 }
 
-/// Where the document wants us to listen.
-fn listen(session: &Session) -> Result<Listen, Report> {
-    let declared = session.declared();
-    let property = |name: &str| declared.as_ref().map(|declared| declared.property(name)).unwrap_or_default();
+/// Where the document wants us to listen. The agent tells, and may have its own ideas: where the caller chose, it is held
+/// to that, and AWS's documents choose nothing by themselves.
+fn listen<'a>(invocation: &Invocation, property: impl Fn(&str) -> &'a str) -> Result<Listen, Report> {
+    let open = invocation.document.as_deref().is_none_or(|name| !name.starts_with("AWS-"));
+    for (name, chosen) in [("localPortNumber", &invocation.local_port), ("localUnixSocket", &invocation.local_socket)] {
+        let told = property(name);
+        let agrees = match chosen {
+            Some(chosen) => told == chosen,
+            None => open || matches!(told, "" | "0"),
+        };
+        if !agrees {
+            let what = format!("the agent wants another local address than was asked for: {name} {told:?}");
+            return Err(Report::new(Exit::Target, what));
+        }
+    }
     if property("localConnectionType") == "unix" {
         let path = property("localUnixSocket");
         if path.is_empty() {
@@ -143,4 +157,50 @@ fn bind(
         observer(event);
     });
     Forwarder::bind(&spec, options, observer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::cli::plugin::invocation::Wanted;
+
+    fn invocation(request: &str) -> Invocation {
+        let answer = r#"{"SessionId":"alice-1","TokenValue":"secret","StreamUrl":"wss://x"}"#;
+        let arguments = [answer, "eu-west-1", "StartSession", "", request, ""].map(OsString::from);
+        match Wanted::read(arguments, |_| None) {
+            Ok(Wanted::Session(invocation)) => *invocation,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_agent_does_not_choose_where_to_listen() {
+        const FORWARD: &str = r#"{"DocumentName":"AWS-StartPortForwardingSession","Parameters":{"portNumber":["80"]}}"#;
+        const CHOSEN: &str = r#"{"DocumentName":"Mine","Parameters":{"localPortNumber":["8080"]}}"#;
+        const SOCKET: &str = r#"{"DocumentName":"Mine","Parameters":{"localUnixSocket":["/run/a"]}}"#;
+        let port = |port| Some(Listen::Tcp { bind: Bind::Loopback, port });
+        for (request, told, expected) in [
+            (FORWARD, &[("localPortNumber", "0")][..], port(0)),
+            (FORWARD, &[], port(0)),
+            (FORWARD, &[("localPortNumber", "5432")], None),
+            (FORWARD, &[("localConnectionType", "unix"), ("localUnixSocket", "/run/b")], None),
+            (CHOSEN, &[("localPortNumber", "8080")], port(8080)),
+            (CHOSEN, &[("localPortNumber", "8081")], None),
+            (
+                SOCKET,
+                &[("localConnectionType", "unix"), ("localUnixSocket", "/run/a")],
+                Some(Listen::Unix("/run/a".into())),
+            ),
+            (SOCKET, &[("localConnectionType", "unix"), ("localUnixSocket", "/run/b")], None),
+            // A document of the account's own may say it all, and old callers pass no request.
+            (r#"{"DocumentName":"Mine"}"#, &[("localPortNumber", "5432")], port(5432)),
+            ("", &[("localPortNumber", "5432")], port(5432)),
+        ] {
+            let property =
+                |name: &str| told.iter().find(|(key, _)| *key == name).map(|(_, value)| *value).unwrap_or_default();
+            assert_eq!(listen(&invocation(request), property).ok(), expected, "{request} {told:?}");
+        }
+    }
 }

@@ -48,7 +48,7 @@ impl fmt::Display for Line<'_> {
         match self {
             Self::Starting(id) => write!(f, "\nStarting session with SessionId: {id}\n"),
             Self::Port(port, id) => write!(f, "Port {port} opened for sessionId {id}."),
-            Self::UnixSocket(path, id) => write!(f, "Unix socket {path} opened for sessionId {id}."),
+            Self::UnixSocket(path, id) => write!(f, "Unix socket {} opened for sessionId {id}.", harmless(path)),
             Self::Waiting => f.write_str("\nWaiting for connections...\n"),
             Self::FirstConnection(id) => write!(f, "\nConnection accepted for session [{id}]\n"),
             Self::Connection(id) => writeln!(f, "Connection accepted for session {id}."),

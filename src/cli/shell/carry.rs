@@ -26,7 +26,7 @@ use crate::{
         reporter::Reporter,
         signals::{Signal, Signals},
     },
-    forward::stdio::{Input as LocalInput, Stdin, outage},
+    forward::stdio::{Input as LocalInput, Output, Stdin, outage},
     proto::{CloseReason, StreamError},
     session::{Session, ShellOutput, ShellReader, ShellWriter},
 };
@@ -40,13 +40,16 @@ const CHUNK: usize = 16 << 10;
 /// Bytes that wait for a shell that takes nothing. Beyond that nothing is read, not even escapes.
 const WAITING: usize = 1 << 20;
 
-/// After so long the end of stdin is typed again, and then after twice as long each time; at last once an hour, so that
-/// no idle timeout is kept away by it.
+/// After so long the end of stdin is typed again, and then after twice as long each time; for some minutes, and then no
+/// more, so that no idle timeout is kept away by it.
 const AGAIN: Duration = Duration::from_secs(1);
-const AGAIN_AT_LAST: Duration = Duration::from_secs(3600);
+const AGAIN_AT_LAST: Duration = Duration::from_secs(256);
 
 /// Keys that wait for a shell that takes nothing.
 const KEYS: usize = 8;
+
+/// The exit status of a command that could not be started, as agents give it where they give one.
+const NOT_STARTED: i32 = 1;
 
 /// Two interrupts within this time are for us.
 const TWICE: Duration = Duration::from_secs(2);
@@ -58,7 +61,8 @@ const SUSPEND: u8 = 0x1a;
 /// What a terminal takes for the end of its input, at the beginning of a line.
 const END_OF_INPUT: u8 = 0x04;
 
-const HELP: &str = "~.  end the session\n~?  this list\n~~  one ~ for the shell\n(only at the beginning of a line)";
+const HELP: &str = "~.  end the session\n~?  this list\n~-  no more escapes\n~~  one ~ for the shell\n\
+    (only at the beginning of a line)";
 
 /// How a shell is to be carried.
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +120,11 @@ pub(in crate::cli) async fn carry(
     let is_terminal = terminal.is_some();
     let escapes = Escapes::new(options.escape.0.filter(|_| is_terminal));
     let (keys, pressed) = mpsc::channel(KEYS);
-    let mut output = pin!(show(reader));
+    let stdout = match Output::stdout() {
+        Ok(stdout) => stdout,
+        Err(error) => return ShellEnd::Local(of("stdout", &error)),
+    };
+    let mut output = pin!(show(reader, stdout, !takes_input));
     let mut input = pin!(type_in(Input { stdin, writer, pressed, escapes, is_terminal, takes_input, reporter }));
     let mut sizes = pin!(raw_terminal::follow_size(|columns, rows| session.resize(columns, rows)));
     let (mut suspensions, mut continuations) = (JobControl::suspensions(), JobControl::continuations());
@@ -174,16 +182,25 @@ async fn failed(error: io::Error, session: &Session) -> ShellEnd {
     }
 }
 
-/// Shows what the shell writes, until it has ended; returns its exit status, if it is told.
-async fn show(mut reader: ShellReader) -> io::Result<Option<i32>> {
-    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+/// Shows what the shell writes, until it has ended; returns its exit status, if it is told. Where it is not, of a program
+/// without a terminal, error output says why it could not be started, and nothing else.
+async fn show(mut reader: ShellReader, mut stdout: Output, is_program: bool) -> io::Result<Option<i32>> {
+    let mut stderr = tokio::io::stderr();
+    let (mut has_output, mut has_error_output) = (false, false);
     while let Some(output) = reader.next().await? {
         match output {
-            ShellOutput::Output(bytes) => write(&mut stdout, &bytes).await.map_err(|error| of("stdout", &error)),
-            ShellOutput::ErrorOutput(bytes) => write(&mut stderr, &bytes).await.map_err(|error| of("stderr", &error)),
+            ShellOutput::Output(bytes) => {
+                has_output = true;
+                write(&mut stdout, &bytes).await.map_err(|error| of("stdout", &error))
+            }
+            ShellOutput::ErrorOutput(bytes) => {
+                has_error_output = true;
+                write(&mut stderr, &bytes).await.map_err(|error| of("stderr", &error))
+            }
         }?;
     }
-    Ok(reader.exit_code())
+    let not_started = is_program && has_error_output && !has_output;
+    Ok(reader.exit_code().or(not_started.then_some(NOT_STARTED)))
 }
 
 async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
@@ -227,7 +244,7 @@ async fn type_in(input: Input<'_>) -> Typed {
     let mut end: Option<EndOfInput> = None;
     loop {
         let mut for_shell = Vec::new();
-        let again = end.as_ref().map(|end| end.again);
+        let again = end.as_ref().and_then(|end| end.again);
         let has_room = waiting.len() < WAITING;
         tokio::select! {
             biased;
@@ -280,18 +297,18 @@ async fn type_in(input: Input<'_>) -> Typed {
 /// The end of stdin, typed. A shell that was busy when it came may not have noticed: what a terminal makes of the key
 /// depends on who reads. So it is typed again, less and less often.
 struct EndOfInput {
-    again: Instant,
+    again: Option<Instant>,
     wait: Duration,
 }
 
 impl EndOfInput {
     fn now() -> Self {
-        Self { again: Instant::now() + AGAIN, wait: AGAIN }
+        Self { again: Some(Instant::now() + AGAIN), wait: AGAIN }
     }
 
     fn later(&mut self) {
-        self.wait = self.wait.saturating_mul(2).min(AGAIN_AT_LAST);
-        self.again = Instant::now() + self.wait;
+        self.wait = self.wait.saturating_mul(2);
+        self.again = Some(Instant::now() + self.wait).filter(|_| self.wait <= AGAIN_AT_LAST);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Escapes, as ssh has them: what is typed at the beginning of a line for us and not for the shell.
 //!
 //! ```text
-//! LineStart ─ ~ ─▶ Escaped ─ . ? ~ ─▶ what it means; anything else: ~ and that are for the shell after all
+//! LineStart ─ ~ ─▶ Escaped ─ . ? - ~ ─▶ what it means; anything else: ~ and that are for the shell after all
 //!     ▲ └─ other ─▶ Within ─ CR or LF ─┐
 //!     └────────────────────────────────┘
 //! ```
@@ -49,6 +49,12 @@ impl Escapes {
                     b'?' => {
                         self.state = State::LineStart;
                         Asked::Help
+                    }
+                    // From now on nothing is ours.
+                    b'-' => {
+                        self.escape = None;
+                        shell.extend_from_slice(typed.get(at + 1..).unwrap_or_default());
+                        return None;
                     }
                     // Twice is once for the shell.
                     _ if byte == escape => {
@@ -119,6 +125,7 @@ mod tests {
             ("~\r~.", "~\r[End]"),
             ("x~\r~.", "x~\r[End]"),
             ("~?ls\r", "[Help]ls\r"),
+            ("~-ls\r~.\r~~\r", "ls\r~.\r~~\r"),
         ] {
             assert_eq!(typed(text), expected, "{text:?}");
         }

@@ -12,9 +12,9 @@ mod carry;
 mod escape;
 mod raw_terminal;
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::carry::{ShellEnd, ShellOptions, carry};
@@ -31,6 +31,9 @@ use crate::{
     forward::{Bind, Destination, ForwardSpec, Listen, Observer, end_session, start_session, stdio::Stdin},
     session::{Session, SessionKinds, SessionOptions, Size},
 };
+
+/// A shell that is silent for so long says why.
+const SILENT: Duration = Duration::from_secs(5);
 
 const NO_TARGET: &str = "name one with --target i-0123456789abcdef0 or --target name:NAME (or SSMFWD_TARGET)";
 
@@ -66,6 +69,8 @@ pub(super) async fn run(args: &ShellArgs, mut all: Args, stdin: &Stdin, reporter
         };
         let Begun { session, observer } = begun;
         let shell = ShellOptions { escape: args.escape, reconnect_window: forward.options.reconnect_window };
+        // Before the screen is the shell's.
+        reporter.flush();
         let end = carry(&session, stdin, shell, &mut signals, reporter).await;
         end.forget(&mut signals);
         finish(end_session(&session, &observer), &mut signals, reporter).await;
@@ -105,20 +110,28 @@ async fn begin(
     terminal_size(&mut options);
     let connector = connector.with_options(options);
 
-    let told = reporter.of(forward);
+    let told = reporter.of(forward).alone();
     let observer: Observer = Arc::new(move |event| told.tell(&event));
     let cancel = CancellationToken::new();
     let session = {
         let mut starting = pin!(start_session(&connector, forward.request.clone(), observer.clone(), cancel.clone()));
-        tokio::select! {
-            session = &mut starting => session,
-            signal = signals.next() => {
-                reporter.stopping(signal);
-                cancel.cancel();
-                if let Some(Ok(session)) = finish(starting, signals, reporter).await {
-                    finish(end_session(&session, &observer), signals, reporter).await;
+        let mut hint = pin!(sleep_until(started + SILENT));
+        let mut is_told = false;
+        loop {
+            tokio::select! {
+                session = &mut starting => break session,
+                () = &mut hint, if !is_told => {
+                    is_told = true;
+                    reporter.say(&format!("{}: waiting for its first output; what is typed is sent after it", forward.name()));
                 }
-                return Err(Over::Signal(signal));
+                signal = signals.next() => {
+                    reporter.stopping(signal);
+                    cancel.cancel();
+                    if let Some(Ok(session)) = finish(starting, signals, reporter).await {
+                        finish(end_session(&session, &observer), signals, reporter).await;
+                    }
+                    return Err(Over::Signal(signal));
+                }
             }
         }
     };

@@ -6,12 +6,12 @@
 //!
 //! | what it is | how |
 //! | --- | --- |
-//! | a pipe without a name, Linux | opened once more through `/proc/self/fd`: a description of our own, which may well not block |
+//! | a pipe, Linux | opened once more through `/proc/self/fd`: a description of our own, which may well not block |
 //! | a socket | each call says for itself that it must not block |
 //! | a file, a terminal, anything else | threads that may block; the end of the process does not wait for them |
 //!
-//! Where `/proc` is missing or forbids it, a pipe is one of the others. One with a name always is: opened anew when its
-//! writers have gone, it never tells of its end.
+//! Where `/proc` is missing or forbids it, a pipe is one of the others. One with a name that is read always is: opened anew
+//! when its writers have gone, it never tells of its end.
 
 use std::{
     io,
@@ -22,28 +22,28 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[cfg(not(unix))]
-pub(super) use self::threads::Output;
-#[cfg(not(unix))]
-pub(crate) use self::threads::{Input, Stdin};
+pub(crate) use self::threads::{Input, Output, Stdin};
 #[cfg(unix)]
-pub(super) use self::unix::Output;
-#[cfg(unix)]
-pub(crate) use self::unix::{Input, Stdin};
+pub(crate) use self::unix::{Input, Output, Stdin};
 
 #[cfg(unix)]
 mod unix {
     use std::{
-        fs::File,
+        fs::{File, OpenOptions},
         future::pending,
         io::IoSlice,
-        os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+        os::{
+            fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+            unix::fs::OpenOptionsExt as _,
+        },
         task::ready,
     };
 
     use rustix::{
-        fs::{FileType, fstat},
+        fs::{FileType, OFlags, fcntl_getfl, fstat},
         io::{Errno, fcntl_dupfd_cloexec},
         net::{RecvFlags, SendAncillaryBuffer, SendFlags},
+        termios::isatty,
     };
     use tokio::{
         io::{Interest, unix::AsyncFd},
@@ -82,7 +82,7 @@ mod unix {
     }
 
     /// What stdout is.
-    pub(in super::super) enum Output {
+    pub(crate) enum Output {
         Pipe(pipe::Sender),
         Socket(AsyncFd<OwnedFd>),
         Other(tokio::fs::File),
@@ -96,18 +96,18 @@ mod unix {
                         Ok(pipe) => Ok(Self::Pipe(pipe)),
                         Err(error) => {
                             tracing::debug!(%error, "stdin cannot be opened once more: it gets a thread");
-                            Ok(Self::Other(with_thread(descriptor)?))
+                            Ok(Self::Other(with_thread(descriptor, OpenOptions::new().read(true))?))
                         }
                     }
                 }
                 FileType::Socket => Ok(Self::Socket(socket(descriptor, Interest::READABLE)?)),
-                _ => Ok(Self::Other(with_thread(descriptor)?)),
+                _ => Ok(Self::Other(with_thread(descriptor, OpenOptions::new().read(true))?)),
             }
         }
     }
 
     impl Output {
-        pub(in super::super) fn stdout() -> io::Result<Self> {
+        pub(crate) fn stdout() -> io::Result<Self> {
             Self::of(io::stdout().as_fd())
         }
 
@@ -118,11 +118,11 @@ mod unix {
                     // Also when its reader has gone already, which the first write tells.
                     Err(error) => {
                         tracing::debug!(%error, "stdout cannot be opened once more: it gets a thread");
-                        Ok(Self::Other(with_thread(descriptor)?))
+                        Ok(Self::Other(with_thread(descriptor, OpenOptions::new().write(true))?))
                     }
                 },
                 FileType::Socket => Ok(Self::Socket(socket(descriptor, Interest::WRITABLE)?)),
-                _ => Ok(Self::Other(with_thread(descriptor)?)),
+                _ => Ok(Self::Other(with_thread(descriptor, OpenOptions::new().write(true))?)),
             }
         }
 
@@ -161,8 +161,14 @@ mod unix {
         Ok(fcntl_dupfd_cloexec(descriptor, 3)?)
     }
 
-    fn with_thread(descriptor: BorrowedFd<'_>) -> io::Result<tokio::fs::File> {
-        let mut file = tokio::fs::File::from_std(File::from(duplicate(descriptor)?));
+    /// A terminal that somebody has made non-blocking for all who share it is opened once more, too: a thread cannot wait
+    /// for that one.
+    fn with_thread(descriptor: BorrowedFd<'_>, options: &mut OpenOptions) -> io::Result<tokio::fs::File> {
+        let shared = fcntl_getfl(descriptor).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
+        let mut own = || options.custom_flags(OFlags::NOCTTY.bits().cast_signed()).open(path(descriptor)).ok();
+        let file = if shared && isatty(descriptor) { own() } else { None };
+        let file = file.map_or_else(|| duplicate(descriptor).map(File::from), Ok)?;
+        let mut file = tokio::fs::File::from_std(file);
         file.set_max_buf_size(CHUNK);
         Ok(file)
     }
@@ -261,10 +267,10 @@ mod threads {
     pub(crate) struct Input(tokio::io::Stdin);
 
     /// stdout, written by a thread.
-    pub(in super::super) struct Output(tokio::io::Stdout);
+    pub(crate) struct Output(tokio::io::Stdout);
 
     impl Output {
-        pub(in super::super) fn stdout() -> io::Result<Self> {
+        pub(crate) fn stdout() -> io::Result<Self> {
             Ok(Self(tokio::io::stdout()))
         }
 

@@ -107,6 +107,19 @@ async fn what_a_server_says_that_hangs_up_at_once_arrives() {
     }
 }
 
+/// As `nc host port </dev/null` shows it.
+#[tokio::test]
+async fn a_greeting_arrives_where_nothing_is_said() {
+    for way in [Way::Raw, Way::Mux] {
+        let world = World::ideal();
+        let polite = Destination::serve(|mut socket| async move { socket.write_all(b"220 ready\r\n").await }).await;
+        let mut stdio = world.start_stdio(way, polite.port, &[]);
+        stdio.end();
+        assert_eq!(stdio.exit(0).await.0, b"220 ready\r\n", "{way:?}");
+        world.settled().await;
+    }
+}
+
 /// In basic mode the agent is not told that there is to be no second connection: more data has it dial again.
 #[tokio::test]
 async fn a_destination_that_is_gone_when_it_is_dialled_again_is_status_8() {
