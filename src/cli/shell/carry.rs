@@ -200,7 +200,7 @@ async fn show(mut reader: ShellReader, mut stdout: Output, is_program: bool) -> 
         }?;
     }
     let not_started = is_program && has_error_output && !has_output;
-    Ok(reader.exit_code().or(not_started.then_some(NOT_STARTED)))
+    Ok(reader.exit_code().or_else(|| not_started.then_some(NOT_STARTED)))
 }
 
 async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
