@@ -363,7 +363,12 @@ pub(super) mod tests {
         let (release, gate) = mpsc::channel();
         let page = Page::default();
         let console = Console::on(Stuck(gate, page.clone()), io::sink()).expect("a thread");
-        for at in 0..3 * QUEUE_MAX {
+        console.spare_line(To::Stdout, |_| "0".into());
+        // The thread holds that one, and makes room for no other.
+        while !console.shared.lock().orders.is_empty() {
+            thread::yield_now();
+        }
+        for at in 1..3 * QUEUE_MAX {
             console.spare_line(To::Stdout, |_| at.to_string());
         }
         console.line(To::Stdout, "kept".into());
