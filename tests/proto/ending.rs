@@ -159,6 +159,7 @@ fn texts_tell_the_service_from_the_agent() {
     let cases = [
         ("Your session has been terminated by an administrator.", Initiator::Service),
         ("", Initiator::Service),
+        (" \n", Initiator::Service),
         ("Setting up data channel with id x failed", Initiator::Agent),
         ("  Handshake timed out.", Initiator::Agent),
         ("----------ERROR-------\nno shell", Initiator::Agent),
@@ -166,7 +167,9 @@ fn texts_tell_the_service_from_the_agent() {
     for (text, initiator) in cases {
         let mut peer = Peer::ready(NEW);
         peer.channel_closed(&serde_json::json!({ "Output": text }).to_string());
-        let reason = CloseReason::new(initiator, Cause::ChannelClosed(text.trim().to_owned()));
+        // As it came, unless it says nothing.
+        let told = if text.trim().is_empty() { "" } else { text };
+        let reason = CloseReason::new(initiator, Cause::ChannelClosed(told.to_owned()));
         assert_eq!(peer.events(), [Event::Closed { reason, terminate: false }]);
     }
 }
